@@ -1,0 +1,59 @@
+"""What every command shares: options with their defaults shown, one clear line for a mistake, exit status 2."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a style net",
+    "stylize": "apply a style to photos",
+    "dataset": "pack a folder of photos into one HDF5 file",
+    "weights": "list, show and convert weights",
+    "gradcheck": "check gradients against finite differences",
+}
+
+
+class UserError(Exception):
+    """A mistake of the user's: the message is one line that says what was wrong and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with defaults in --help and one line, not a page, for a wrong option."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message):
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def run(command, name, arguments=None):
+    """Call `command(arguments)` and exit: 0, its own status, or 2 with one line on standard error.
+
+    `command` takes a list of strings (None: those of the command line). Anything that is not the user's mistake
+    keeps its traceback: it is ours.
+    """
+    try:
+        status = command(arguments)
+    except (UserError, OSError) as error:
+        print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print(f"tinynst {name}: interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)
+
+
+def main():
+    """The console command: `tinynst NAME ...` is `python -m tinynst.NAME ...`."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: tinynst COMMAND [options]   (tinynst COMMAND --help shows them)\n")
+        for name, meaning in COMMANDS.items():
+            print(f"  {name:10} {meaning}")
+        sys.exit(0)
+    name = sys.argv[1]
+    if name not in COMMANDS:
+        print(f"tinynst: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    run(importlib.import_module(f"tinynst.{name}").main, name, sys.argv[2:])
