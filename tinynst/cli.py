@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from .device import DeviceError
+
 COMMANDS = {
     "train": "train a style net",
     "stylize": "apply a style to photos",
@@ -36,7 +38,7 @@ def run(command, name, arguments=None):
     """
     try:
         status = command(arguments)
-    except (UserError, OSError) as error:
+    except (UserError, DeviceError, OSError) as error:
         print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
