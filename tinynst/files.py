@@ -18,9 +18,7 @@ def written_whole(path):
     try:
         yield temporary
         with open(temporary, "rb") as file:
-            os.fsync(
-                file.fileno()
-            )  # on the disk before the name points at it: a power cut leaves the old file or the new
+            os.fsync(file.fileno())  # on the disk before the name points at it: a power cut leaves the old file or the new
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

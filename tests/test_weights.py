@@ -1,0 +1,430 @@
+import hashlib
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinynst import checkpoint, cli, weights
+from tinynst.cli import UserError
+
+ABOUT = {
+    "kind": "style",
+    "summary": "thick brush strokes",
+    "style_image": "Münch.jpg",
+    "iterations": 400,
+    "settings": {"norm": "instance", "width": 8},
+    "losses": {"content": 1 / 3, "style": 12.5},
+}
+
+
+def example():
+    rng = np.random.default_rng(0)
+    return {
+        "conv10.w": rng.standard_normal((3, 3, 4, 5)).astype(np.float32),
+        "conv2.w": rng.standard_normal((3, 3, 5, 6)).astype(np.float32),
+        "norm.gamma": rng.standard_normal(5).astype(np.float32),
+    }
+
+
+def message_of(call, *arguments):
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def run(capsys, *arguments):
+    """The command as it is run: (exit status, standard output, standard error)."""
+    with pytest.raises(SystemExit) as end:
+        cli.run(weights.main, "weights", [str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+# Weights of our own nets ----------------------------------------------------------------------------------------------
+
+
+def test_round_trip_is_exact(tmp_path):
+    arrays = example()
+    weights.save(tmp_path / "a.h5", arrays, ABOUT)
+    loaded, about = weights.load(tmp_path / "a.h5")
+    assert about == ABOUT == weights.read_about(tmp_path / "a.h5")
+    assert list(loaded) == list(arrays)
+    for name, array in arrays.items():
+        assert loaded[name].dtype == np.float32
+        assert np.array_equal(loaded[name], array)
+    assert weights.read_thumbnail(tmp_path / "a.h5") is None
+
+
+def test_float64_is_stored_as_float32_and_a_scalar_survives(tmp_path):
+    weights.save(tmp_path / "a.h5", {"w": np.full((2, 2), 1 / 3), "one": np.array(2.5)}, ABOUT)
+    loaded, _ = weights.load(tmp_path / "a.h5")
+    assert loaded["w"].dtype == loaded["one"].dtype == np.float32
+    assert np.all(loaded["w"] == np.float32(1 / 3))
+    assert loaded["one"] == 2.5 and loaded["one"].shape == ()
+
+
+def test_compressed(tmp_path):
+    weights.save(tmp_path / "a.h5", {"w": np.ones((100, 1000), np.float32)}, ABOUT)
+    assert (tmp_path / "a.h5").stat().st_size < 40_000  # 400,000 bytes of numbers
+
+
+def test_half_rounds_kernels_and_keeps_vectors(tmp_path):
+    arrays = example() | {"norm.running_var": np.array([3e5, 1e-9], np.float32)}  # neither number is in float16's range
+    weights.save(tmp_path / "a.h5", arrays, ABOUT, half=True)
+    loaded, _ = weights.load(tmp_path / "a.h5")
+    for name, array in arrays.items():
+        assert loaded[name].dtype == np.float32
+        expected = array.astype(np.float16) if array.ndim > 1 else array
+        assert np.array_equal(loaded[name], expected)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["arrays/conv2.w"].dtype == np.float16
+
+
+def test_half_refuses_what_float16_cannot_hold(tmp_path):
+    large = example()
+    large["conv2.w"][0, 0, 0, 0] = 70_000
+    assert "conv2.w has numbers beyond" in message_of(weights.save, tmp_path / "a.h5", large, ABOUT, True)
+    small = example()
+    small["conv10.w"][..., 3] = 1e-9
+    assert "conv10.w has a kernel" in message_of(weights.save, tmp_path / "a.h5", small, ABOUT, True)
+    assert not any(tmp_path.iterdir())
+    weights.save(tmp_path / "a.h5", small, ABOUT)  # in float32 they are no trouble
+    small["conv10.w"][..., 3] = 0
+    weights.save(tmp_path / "b.h5", small, ABOUT, half=True)  # nor is a kernel that was zero to begin with
+
+
+def test_same_content_same_bytes(tmp_path):
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for name in ("a.h5", "b.h5"):
+        weights.save(tmp_path / name, example(), ABOUT, thumbnail=picture)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_wrong_arguments(tmp_path):
+    with pytest.raises(ValueError, match="kind"):
+        weights.save(tmp_path / "a.h5", example(), {"iterations": 3})
+    with pytest.raises(ValueError, match=r"\(4, 4\) uint8"):
+        weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="float32"):
+        weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=np.zeros((4, 4, 3), np.float32))
+    assert not any(tmp_path.iterdir())
+
+
+def test_load_says_what_is_wrong(tmp_path):
+    assert "does not exist; expected weights" in message_of(weights.load, tmp_path / "none.h5")
+    assert "is a folder" in message_of(weights.load, tmp_path)
+    (tmp_path / "photo.h5").write_bytes(b"\x89PNG" * 100)
+    assert "not an HDF5 file" in message_of(weights.load, tmp_path / "photo.h5")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["images"] = np.zeros(3)
+    assert "some other program" in message_of(weights.load, tmp_path / "foreign.h5")
+    checkpoint.save(tmp_path / "run.h5", {"weights": example()}, {})
+    assert "tinynst checkpoint; expected weights" in message_of(weights.load, tmp_path / "run.h5")
+    weights.save(tmp_path / "new.h5", example(), ABOUT)
+    with h5py.File(tmp_path / "new.h5", "a") as file:
+        file.attrs["version"] = weights.VERSION + 1
+    assert "newer tinynst" in message_of(weights.load, tmp_path / "new.h5")
+
+
+def test_truncated_and_damaged(tmp_path):
+    path = tmp_path / "a.h5"
+    weights.save(path, example(), ABOUT)
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        chunk = file["arrays/conv2.w"].id.get_chunk_info(0)
+    path.write_bytes(content[:-10])
+    assert "cut short" in message_of(weights.load, path)
+    inside = chunk.byte_offset + chunk.size // 2
+    path.write_bytes(content[:inside] + bytes(byte ^ 255 for byte in content[inside : inside + 20]) + content[inside + 20 :])
+    assert "is damaged" in message_of(weights.load, path)
+
+
+def test_shipped_and_find(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "ships")
+    assert weights.shipped() == []
+    assert "none ship" in message_of(weights.find, "waves", "style")
+    for name, kind in (("waves", "style"), ("candy", "style"), ("x4", "superres")):
+        weights.save(tmp_path / "ships" / f"{name}.h5", example(), ABOUT | {"kind": kind})
+    weights.save(tmp_path / "own.h5", example(), ABOUT)
+    assert weights.shipped() == ["candy", "waves"]
+    assert weights.shipped("superres") == ["x4"]
+    assert weights.shipped(None) == ["candy", "waves", "x4"]
+    assert weights.find("waves", "style") == tmp_path / "ships" / "waves.h5"
+    assert weights.find(tmp_path / "own.h5", "style") == tmp_path / "own.h5"
+    message = message_of(weights.find, "wave", "style")
+    assert "'wave'" in message and "candy, waves" in message and "x4" not in message
+    assert "'x4' holds superres weights, not style weights" in message_of(weights.find, "x4", "style")
+    assert "no style weights called" in message_of(weights.find, str(tmp_path / "none.h5"), "style")
+    (tmp_path / "photo.jpg").write_bytes(b"no")
+    assert "not an HDF5 file" in message_of(weights.find, tmp_path / "photo.jpg", "style")
+
+
+# VGG-16 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """VGG-16 with few channels, its file small: the number of layers and their names are the true ones."""
+    monkeypatch.setattr(weights, "VGG16_CHANNELS", ((2, 3), (4, 3), (5, 4, 6), (4, 7, 4), (3, 4, 8)))
+    rng = np.random.default_rng(0)
+    layers, channels = {}, 3
+    for block, widths in enumerate(weights.VGG16_CHANNELS, start=1):
+        for number, width in enumerate(widths, start=1):
+            w, b = rng.standard_normal((3, 3, channels, width)), rng.standard_normal(width)
+            layers[f"conv{block}_{number}"] = (w.astype(np.float32), b.astype(np.float32))
+            channels = width
+    return layers
+
+
+def keras_names(layers):
+    return {f"block{name[4]}_conv{name[6]}": arrays for name, arrays in layers.items()}
+
+
+def write_applications(file, layers):
+    for name, (w, b) in keras_names(layers).items():
+        file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = w, b
+    file.create_group("block1_pool")
+
+
+def write_keras_2(file, layers, root=""):
+    for name, (w, b) in keras_names(layers).items():
+        file[f"{root}{name}/{name}/kernel:0"], file[f"{root}{name}/{name}/bias:0"] = w, b
+
+
+def write_with_top(file, layers):
+    write_keras_2(file, layers)
+    file["fc1/fc1/kernel:0"], file["fc1/fc1/bias:0"] = np.ones((9, 4)), np.ones(4)
+
+
+def write_whole_model(file, layers):
+    write_keras_2(file, layers, "model_weights/")
+    wrong = {name: (0 * w, 0 * b) for name, (w, b) in layers.items()}  # the optimizer's moments: not to be read
+    write_keras_2(file, wrong, "a_optimizer_weights/")
+
+
+def write_inside_another(file, layers):
+    for name, (w, b) in keras_names(layers).items():
+        file[f"model_weights/vgg16/{name}/kernel:0"], file[f"model_weights/vgg16/{name}/bias:0"] = w, b
+    file["model_weights/dense/dense/kernel:0"] = np.ones((4, 4))
+
+
+def write_keras_3_legacy(file, layers):
+    for name, (w, b) in keras_names(layers).items():
+        file[f"{name}/{name}/kernel"], file[f"{name}/{name}/bias"] = w, b
+
+
+def write_keras_3(file, layers, root="layers"):
+    for index, (w, b) in enumerate(layers.values()):
+        name = f"conv2d_{index}" if index else "conv2d"
+        file[f"{root}/{name}/vars/0"], file[f"{root}/{name}/vars/1"] = w, b
+    file[f"{root}/dense/vars/0"] = np.ones((4, 4))
+    file.create_group(f"{root}/max_pooling2d/vars")
+
+
+def write_keras_213(file, layers):
+    write_keras_3(file, layers, "_layer_checkpoint_dependencies")
+
+
+KERAS = [
+    write_applications,
+    write_keras_2,
+    write_with_top,
+    write_whole_model,
+    write_inside_another,
+    write_keras_3_legacy,
+    write_keras_3,
+    write_keras_213,
+]
+
+
+@pytest.mark.parametrize("write", KERAS)
+def test_read_vgg16_as_keras_wrote_it(tmp_path, narrow, write):
+    with h5py.File(tmp_path / "keras.h5", "w") as file:
+        write(file, narrow)
+    assert weights.read_about(tmp_path / "keras.h5")["kind"] == "vgg16"
+    layers = weights.read_vgg16(tmp_path / "keras.h5")
+    assert list(layers) == list(narrow)
+    for name, (w, b) in narrow.items():
+        assert layers[name][0].dtype == layers[name][1].dtype == np.float32
+        assert np.array_equal(layers[name][0], w)
+        assert np.array_equal(layers[name][1], b)
+
+
+def test_read_vgg16_names_the_layer_that_is_wrong(tmp_path, narrow):
+    def message(layers, edit=None):
+        with h5py.File(tmp_path / "keras.h5", "w") as file:
+            write_applications(file, layers)
+            if edit:
+                edit(file)
+        return message_of(weights.read_vgg16, tmp_path / "keras.h5")
+
+    assert "has no layer conv4_2 (block4_conv2" in message({n: layer for n, layer in narrow.items() if n != "conv4_2"})
+    w, b = narrow["conv3_1"]
+    theano = narrow | {"conv3_1": (w.transpose(3, 2, 0, 1), b)}
+    assert "kernel of layer conv3_1 has shape (5, 3, 3, 3), not (3, 3, 3, 5)" in message(theano)
+    assert "bias of layer conv3_1 has shape (4,), not (5,)" in message(narrow | {"conv3_1": (w, b[1:])})
+
+    def remove_bias(file):
+        del file["block5_conv3/block5_conv3_b_1:0"]
+
+    def add_layer(file):
+        file["block3_conv4/block3_conv4_W_1:0"] = np.ones((3, 3, 6, 6))
+
+    assert "layer conv5_3 has no bias" in message(narrow, remove_bias)
+    assert "is a VGG-19" in message(narrow, add_layer)
+
+
+def test_read_vgg16_refuses_other_files(tmp_path):
+    assert "does not exist; expected a VGG-16 file" in message_of(weights.read_vgg16, tmp_path / "none.h5")
+    weights.save(tmp_path / "style.h5", example(), ABOUT)
+    assert "has no layer conv1_1" in message_of(weights.read_vgg16, tmp_path / "style.h5")
+
+
+def test_convert_vgg16_exactly_and_to_half(tmp_path, narrow):
+    with h5py.File(tmp_path / "keras.h5", "w") as file:
+        write_applications(file, narrow)
+    weights.convert(tmp_path / "keras.h5", tmp_path / "full.h5")
+    weights.convert(tmp_path / "keras.h5", tmp_path / "half.h5", half=True)
+    weights.convert(tmp_path / "half.h5", tmp_path / "back.h5")
+    full, half, back = (weights.read_vgg16(tmp_path / f"{name}.h5") for name in ("full", "half", "back"))
+    for name, (w, b) in narrow.items():
+        assert np.array_equal(full[name][0], w)
+        assert np.array_equal(half[name][0], w.astype(np.float16))
+        assert np.array_equal(back[name][0], half[name][0])
+        assert all(np.array_equal(layers[name][1], b) for layers in (full, half, back))
+    digest = hashlib.sha256(b"".join(w.tobytes() + b.tobytes() for w, b in narrow.values())).hexdigest()
+    for name in ("full", "half", "back"):
+        assert weights.read_about(tmp_path / f"{name}.h5")["source_sha256"] == digest
+    with h5py.File(tmp_path / "half.h5") as file:  # the lists that Keras loads by
+        assert list(file.attrs["layer_names"]) == list(keras_names(narrow))
+        assert list(file["block1_conv1"].attrs["weight_names"]) == ["block1_conv1_W_1:0", "block1_conv1_b_1:0"]
+        assert file["block1_conv1/block1_conv1_W_1:0"].dtype == np.float16
+
+
+def test_equal_numbers_convert_to_equal_bytes(tmp_path, narrow):
+    outputs = []
+    for index, write in enumerate((write_applications, write_applications, write_keras_3)):
+        with h5py.File(tmp_path / f"{index}.h5", "w") as file:
+            write(file, narrow)
+        weights.convert(tmp_path / f"{index}.h5", tmp_path / f"{index}.out.h5", half=True)
+        outputs.append((tmp_path / f"{index}.out.h5").read_bytes())
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_the_vgg16_that_ships():
+    layers = weights.read_vgg16()
+    assert list(layers) == list(weights._vgg16_shapes())
+    assert sum(w.size + b.size for w, b in layers.values()) == 14_714_688
+    assert layers["conv1_1"][0].shape == (3, 3, 3, 64)
+    assert layers["conv5_3"][0].shape == (3, 3, 512, 512)
+    for w, b in layers.values():
+        assert np.isfinite(w).all() and np.isfinite(b).all()
+        kernels = np.abs(w).max(axis=(0, 1, 2))
+        assert kernels.min() > 0.01  # none is lost, nor so small that float16 has few digits left (below 6e-5)
+        assert kernels.max() < 1
+    assert weights.find("vgg16", "vgg16") == weights.SHIPPED / "vgg16.h5"
+    assert "Simonyan" in weights.read_about(weights.SHIPPED / "vgg16.h5")["credit"]
+
+
+def test_the_card_of_vgg16():
+    card = (weights.SHIPPED / "vgg16.md").read_text(encoding="utf-8")
+    content = (weights.SHIPPED / "vgg16.h5").read_bytes()
+    assert len(content) <= 32_000_000
+    assert re.search(r"sha256 of vgg16.h5 \| `(\w+)`", card)[1] == hashlib.sha256(content).hexdigest()
+    assert re.search(r"Size \| ([\d,]+) bytes", card)[1] == f"{len(content):,}"
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def test_list(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    status, out, error = run(capsys, "list")
+    assert (status, out) == (2, "") and "no weights ship" in error and error.count("\n") == 1
+    weights.save(tmp_path / "waves.h5", example(), ABOUT)
+    weights.save(tmp_path / "x4.h5", example(), {"kind": "superres", "factor": 4, "settings": {"width": 8}})
+    status, out, _ = run(capsys, "list")
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 2
+    assert lines[0].split(maxsplit=4) == ["waves", "style", "0.0", "MB", "thick brush strokes"]
+    assert lines[1].split(maxsplit=4) == ["x4", "superres", "0.0", "MB", "factor 4"]
+
+
+def test_show_prints_all_that_is_recorded(capsys, tmp_path):
+    weights.save(tmp_path / "a.h5", example(), ABOUT, half=True)
+    status, out, _ = run(capsys, "show", tmp_path / "a.h5")
+    assert status == 0
+    printed = [line.split() for line in out.splitlines()]
+    for line in (
+        "kind style",
+        "style image Münch.jpg",
+        "iterations 400",
+        "norm instance",
+        f"content {1 / 3}",
+        "thumbnail none",
+        f"parameters {180 + 270 + 5}",
+        "conv10.w 3 x 3 x 4 x 5 float16",
+        "norm.gamma 5 float32",
+    ):
+        assert line.split() in printed
+
+
+def test_show_knows_shipped_names(capsys):
+    status, out, _ = run(capsys, "show", "vgg16")
+    assert status == 0
+    assert "parameters           14,714,688" in out
+    assert "25.9 MB" in out
+    assert "CC BY 4.0" in out
+
+
+def test_show_writes_the_thumbnail(capsys, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=picture)
+    weights.save(tmp_path / "none.h5", example(), ABOUT)
+    status, out, _ = run(capsys, "show", tmp_path / "a.h5", "--thumbnail", tmp_path / "out.png")
+    assert status == 0 and "7 x 5 pixels" in out
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), picture)
+    status, _, error = run(capsys, "show", tmp_path / "none.h5", "--thumbnail", tmp_path / "no.png")
+    assert status == 2 and "holds no thumbnail" in error
+    before = (tmp_path / "a.h5").read_bytes()
+    status, _, error = run(capsys, "show", tmp_path / "a.h5", "--thumbnail", tmp_path / "a.h5")
+    assert status == 2 and ".png or .jpg" in error
+    assert (tmp_path / "a.h5").read_bytes() == before
+
+
+def test_convert_style_weights(capsys, tmp_path):
+    picture = np.full((4, 4, 3), 7, np.uint8)
+    weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=picture)
+    status, out, _ = run(capsys, "convert", tmp_path / "a.h5", tmp_path / "same.h5")
+    assert status == 0 and "same.h5" in out
+    assert (tmp_path / "same.h5").read_bytes() == (tmp_path / "a.h5").read_bytes()
+    assert run(capsys, "convert", tmp_path / "a.h5", tmp_path / "half.h5", "--half")[0] == 0
+    arrays, about = weights.load(tmp_path / "half.h5")
+    assert about == ABOUT
+    assert np.array_equal(arrays["conv2.w"], example()["conv2.w"].astype(np.float16))
+    assert np.array_equal(weights.read_thumbnail(tmp_path / "half.h5"), picture)
+
+
+def test_convert_never_overwrites_its_input(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights.save("a.h5", example(), ABOUT)
+    Path("link.h5").symlink_to("a.h5")
+    before = Path("a.h5").read_bytes()
+    for target in ("a.h5", tmp_path / "a.h5", "link.h5"):
+        status, _, error = run(capsys, "convert", "a.h5", target, "--half")
+        assert status == 2 and "is the file to read" in error
+    assert Path("a.h5").read_bytes() == before and Path("link.h5").is_symlink()
+
+
+def test_convert_leaves_nothing_behind_when_it_fails(capsys, tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    for source, why in (("text.h5", "not an HDF5 file"), ("none.h5", "does not exist")):
+        status, out, error = run(capsys, "convert", tmp_path / source, tmp_path / "out.h5")
+        assert (status, out) == (2, "") and why in error and error.count("\n") == 1
+    status, _, error = run(capsys, "convert", tmp_path / "text.h5", tmp_path)
+    assert status == 2 and "is a folder" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["text.h5"]

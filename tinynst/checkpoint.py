@@ -1,0 +1,40 @@
+"""The state of a training run in one HDF5 file, written whole, so that a run can go on where it was stopped."""
+
+import json
+
+import h5py
+
+from .files import written_whole
+from .weights import check_header, open_hdf5, read_arrays, write_arrays
+
+FORMAT, VERSION = "tinynst checkpoint", 1
+_EXPECTED = "a checkpoint that tinynst train wrote; without --resume training starts anew"
+
+
+def save(path, arrays, state):
+    """Write a checkpoint; what stood at `path` stays until the new one is complete.
+
+    arrays: {group: {name: array}}, NumPy or CuPy, any number type: the weights, Adam's two moments
+    state:  a dict that JSON can hold: iteration, seed, settings, losses so far
+
+    Arrays come back bit for bit and floats exactly; JSON makes lists of tuples and strings of keys. Not compressed:
+    it is written often. Raises TypeError for a state that JSON cannot hold.
+    """
+    text = json.dumps(state)
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        file.create_dataset("state", data=text)
+        groups = file.create_group("arrays", track_order=True)
+        for group, named in arrays.items():
+            write_arrays(groups.create_group(group, track_order=True), named)
+
+
+def load(path):
+    """Read a checkpoint: (arrays, state) as `save` took them, the arrays in NumPy and in the same order.
+
+    Raises UserError for a file that is missing, cut short, damaged, not a checkpoint, or of a newer version.
+    """
+    with open_hdf5(path, _EXPECTED) as file:
+        check_header(file, path, FORMAT, VERSION, _EXPECTED)
+        arrays = {group: read_arrays(named) for group, named in file["arrays"].items()}
+        return arrays, json.loads(file["state"][()])

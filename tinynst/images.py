@@ -1,0 +1,284 @@
+"""Image files <-> arrays (H, W, 3), RGB, 0..255. Whatever the file holds, the rest of the program sees only that."""
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from .cli import UserError
+from .device import to_numpy
+from .files import written_whole
+
+SAVED = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+READ = (*SAVED, ".gif", ".ppm", ".pgm")
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601: how much each of R, G, B counts for brightness
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(path, size=None, side="short"):
+    """Read an image file as (H, W, 3) float32, RGB, 0..255 (whole numbers: files are decoded to 8 bits).
+
+    size: None for the image as it is; else its `side` ("short" or "long") becomes `size` pixels, larger or smaller,
+    and the other follows (bicubic, antialiased). Grey becomes RGB (16-bit grey divided by 257), what is transparent
+    becomes white, of an animation the first frame counts, and a photo that EXIF says lies on its side is turned.
+    Raises UserError, naming the file, for one that is missing, no image, damaged, or too large to be meant.
+    """
+    return np.asarray(open_rgb(path, size, side), np.float32)
+
+
+def open_rgb(path, size=None, side="short", enlarge=True):
+    """As `load`, but returns a Pillow image of mode "RGB"; with enlarge=False a smaller image keeps its size.
+
+    `path` may also be an open binary file.
+    """
+    if side not in ("short", "long"):
+        raise ValueError(f"side must be 'short' or 'long', not {side!r}")
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    with _naming(path):
+        with Image.open(path) as file:
+            if size is not None:
+                _decode_smaller(file, size, side)
+            image = _to_rgb(_upright(file))
+    if size is None:
+        return image
+    width, height = _scaled(image.size, size, side)
+    if (width, height) == image.size or (max(width, height) > max(image.size) and not enlarge):
+        return image
+    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise UserError(
+            f"{path}: {image.width}x{image.height} with its {side} side made {size} would be {width}x{height}, "
+            "too large to be meant: give a smaller size"
+        )
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def find(paths):
+    """Return the image files in `paths` (one path or several; files, or folders with all below), sorted, each once.
+
+    Folders are searched by suffix (READ), hidden files and folders passed over; a file named by itself is taken as it
+    is. Raises UserError for a path that is not there and for a folder without images.
+    """
+    found = set()
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        path = Path(path)
+        if path.is_dir():
+            found.update(_find_in(path))
+        elif path.exists():
+            found.add(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return sorted(found, key=lambda path: path.as_posix())  # the same order on every system
+
+
+def _find_in(folder):
+    """The images below `folder`."""
+    images, others = [], 0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(READ):
+                images.append(Path(parent, name))
+            else:
+                others += 1
+    if not images:
+        what = f"holds {others} file{'s' * (others != 1)} but no image" if others else "is an empty folder"
+        raise UserError(f"{folder} {what}: put images there ({' '.join(READ)})")
+    return images
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Turn whatever goes wrong inside the block into a UserError that names the file and what is wrong with it."""
+    # Pillow's remarks on odd metadata are noise to our users. Not `catch_warnings`: that swaps a list which all
+    # threads share, and photos are loaded on a background thread.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise whatever they trip over
+        raise UserError(f"{path}: {_reason(path, error)}") from error
+
+
+def _reason(path, error):
+    """What is wrong with the image file at `path`, in words, given the error that reading it raised."""
+    is_file = isinstance(path, str | os.PathLike)
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if is_file and os.path.isdir(path):
+        return "this is a folder, where one image was expected"
+    if isinstance(error, UnidentifiedImageError):
+        if is_file and os.path.getsize(path) == 0:
+            return "the file is empty (0 bytes)"
+        return "no image, whatever its name says, or one of zero pixels: use JPEG, PNG, WebP, TIFF, BMP or GIF"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large to be meant (more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels): shrink it"
+    if isinstance(error, MemoryError):
+        return "not enough memory for an image of this size: shrink it"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror
+    return f"the image is damaged or cut short ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _scaled(size, wanted, side):
+    """(width, height) once the short or long side of `size` is `wanted`."""
+    now = min(size) if side == "short" else max(size)
+    return tuple(max(1, round(length * wanted / now)) for length in size)
+
+
+def _decode_smaller(file, size, side):
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8, straight from its 8x8 blocks, where that is still twice too large."""
+    file.draft(None, _scaled(file.size, 2 * size, side))
+
+
+def _upright(image):
+    """`image`, decoded, turned as EXIF says the camera was held."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a garbled EXIF block is no reason to refuse the photo: it stays as it lies
+        return image
+
+
+def _to_rgb(image):
+    """`image` of any mode as "RGB": 16-bit and float scaled to 0..255, what is transparent on white."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_grey_to_8bit(np.asarray(image, np.float32), image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_8bit(grey, mode):
+    """Grey (H, W) of Pillow's mode "I;16", "I" or "F" as uint8. Pillow's own convert() clips: all bright is white.
+
+    Integers are of 16 bits, 65535 = 257 * 255 is white. Floats tell by their largest value whether white is 1, 255 or
+    65535. Of what is larger still nobody can know the white: the brightest pixel is taken for it.
+    """
+    grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    top = grey.max()
+    if top > 65535:
+        white = top
+    elif mode == "F" and top <= 255:
+        white = 1 if top <= 1 else 255
+    else:
+        white = 65535
+    return to_uint8(grey * (255 / white))
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def to_uint8(image):
+    """`image` (any shape, 0..255, NumPy or CuPy) as uint8 NumPy: clipped to 0..255, rounded.
+
+    Raises ValueError if there is a NaN: as a pixel it would pass for black and hide the mistake.
+    """
+    image = to_numpy(image)
+    if image.dtype == np.uint8:
+        return image
+    if np.isnan(image).any():
+        raise ValueError("the image holds NaN: the net that made it has diverged, or its weights are damaged")
+    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+
+
+def resize(image, height, width):
+    """Resize `image` (H, W, C), any range, to (height, width, C) float32: bicubic, antialiased when it shrinks.
+
+    Each channel goes through Pillow's float mode "F", so nothing is rounded to 8 bits; beside sharp edges bicubic
+    swings a little beyond the range of its input, and that is not clipped.
+    """
+    if image.ndim != 3 or height < 1 or width < 1:
+        raise ValueError(f"resize takes (H, W, C) to at least 1x1, not {image.shape} to {height}x{width}")
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(np.asarray(image, np.float32), 2, 0)]
+    return np.stack([c.resize((width, height), Image.Resampling.BICUBIC) for c in channels], axis=2)
+
+
+def preserve_color(stylised, content):
+    """Return the brightness of `stylised` in the colours of `content`: (H, W, 3) float32, 0..255, as both are.
+
+    In YCbCr (BT.601) that is Y of the one with Cb and Cr of the other. RGB is Y plus terms of Cb and Cr only, so
+    taking another Y adds the difference to all three channels. (Gatys et al. 2016, arXiv:1606.05897, section 2.2.)
+    Raises ValueError if the shapes differ.
+    """
+    stylised, content = np.asarray(stylised, np.float32), np.asarray(content, np.float32)
+    if stylised.shape != content.shape or stylised.shape[-1:] != (3,):
+        raise ValueError(f"preserve_color needs two (H, W, 3) of one size, not {stylised.shape} and {content.shape}")
+    difference = stylised @ LUMA - content @ LUMA
+    return np.clip(content + difference[..., None], 0, 255)
+
+
+def sheet(rows, captions=None, gap=8):
+    """Lay `rows` (a list of rows, each a list of images (H, W, 3), 0..255) out on white: one (H, W, 3) uint8 image.
+
+    All cells are as large as the largest image and the smaller ones sit in the middle of theirs; rows may differ in
+    length. captions: rows of strings in the same arrangement, written under the images (None or "" for none).
+    gap: white pixels between and around the cells.
+    """
+    images = [image for row in rows for image in row]
+    if not images:
+        raise ValueError("sheet needs at least one image")
+    font = ImageFont.load_default()
+    line = 2 + sum(font.getbbox("Åg")[1::2]) if captions else 0
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    step_y, step_x = height + line + gap, width + gap
+    page = Image.new("RGB", (gap + step_x * max(map(len, rows)), gap + step_y * len(rows)), "white")
+    draw = ImageDraw.Draw(page)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            left, top = gap + c * step_x, gap + r * step_y
+            h, w = image.shape[:2]
+            page.paste(Image.fromarray(to_uint8(image)), (left + (width - w) // 2, top + (height - h) // 2))
+            caption = captions[r][c] if captions and r < len(captions) and c < len(captions[r]) else None
+            if caption:
+                draw.text((left, top + height + 1), _fitted(caption, font, width), fill="black", font=font)
+    return np.array(page)
+
+
+def _fitted(text, font, width):
+    """As much of `text` as fits into `width` pixels, with "..." where it was cut."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..." if text else ""
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def check_writable(path):
+    """Return `path` as a Path if an image can be saved under that name; raise UserError if not.
+
+    For a command to ask before it works for an hour.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SAVED:
+        raise UserError(f"{path}: cannot save {path.suffix or 'a name without suffix'}: end it in {', '.join(SAVED)}")
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder: give the name of a file")
+    return path
+
+
+def save(path, image):
+    """Write `image` (H, W, 3), 0..255, clipped and rounded, in the format that the suffix of `path` says.
+
+    JPEG has quality 95 and keeps full colour resolution: stylised images have hard colour edges. Written whole or not
+    at all; folders on the way are made. Raises UserError for an unknown suffix and where nothing can be written.
+    """
+    path = check_writable(path)
+    picture = Image.fromarray(to_uint8(image))
+    options = {"quality": 95}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options["subsampling"] = 0
+    try:
+        with written_whole(path) as temporary:
+            picture.save(temporary, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: could not be written as {picture.width}x{picture.height} ({reason})") from error

@@ -1,0 +1,89 @@
+"""The paper's losses: each returns (value, gradient by its first argument). The value is a float, the mean over the batch."""
+
+from . import ops
+from .ops import arguments
+
+
+def feature_loss(f, target):
+    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C), target of the same shape: how far the content is off."""
+    arguments.floating(f=f, target=target)
+    arguments.shape("target", target, *f.shape)
+    difference = f - target
+    value = float((difference * difference).sum()) / f.size
+    difference *= 2 / f.size
+    return value, difference
+
+
+def pixel_loss(y, target):
+    """||y - target||^2 / (C*H*W) of images (N, H, W, C): eq. 2 without a net that looks."""
+    return feature_loss(y, target)
+
+
+def style_loss(f, target_gram):
+    """Eq. 4: ||G(f) - target_gram||^2, squared Frobenius norm, of features f (N, H, W, C); target_gram is (C, C), or (1 or N,
+    C, C). Zero for any picture whose features fire together as the painting's do, wherever they are."""
+    arguments.floating(f=f, target_gram=target_gram)
+    gram, cache = ops.gram_matrix(f)
+    n, c, _ = gram.shape
+    if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
+        raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be ({c}, {c}) or (1 or {n}, {c}, {c})")
+    difference = gram - target_gram
+    value = float((difference * difference).sum()) / n
+    (df,) = ops.gram_matrix_backward(difference * (2 / n), cache)
+    return value, df
+
+
+def tv_loss(y):
+    """Total variation of images (N, H, W, C): half the sum of squared differences of neighbours, down and across."""
+    xp = arguments.floating(y=y)
+    down, across = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1]
+    n = y.shape[0]
+    value = 0.5 * (float((down * down).sum()) + float((across * across).sum())) / n
+    dy = xp.zeros(y.shape, y.dtype)
+    dy[:, 1:] += down
+    dy[:, :-1] -= down
+    dy[:, :, 1:] += across
+    dy[:, :, :-1] -= across
+    dy /= n
+    return value, dy
+
+
+class StyleObjective:
+    """What a stylised picture is judged by: content, style and total variation, weighted and added (eq. 5).
+
+    `content` and `style` are {layer: weight}. The weights are the official code's: it takes the *mean* of the squared
+    differences of two Gram matrices where eq. 4 takes the sum, so eq. 4 is divided by C^2 here, in one place.
+    """
+
+    def __init__(self, vgg, style_image, content, style, tv):
+        """`style_image` (1, H, W, 3), RGB in 0..255: its Gram matrices are made once."""
+        self.vgg, self.content, self.style, self.tv = vgg, content, style, tv
+        features = vgg.forward(style_image, tuple(style), training=False) if style else {}
+        self.grams = {name: ops.gram_matrix(f)[0] for name, f in features.items()}
+
+    def targets(self, images):
+        """The content features of `images` (N, H, W, 3): nothing is kept for a gradient, for none is wanted."""
+        return self.vgg.forward(images, tuple(self.content), training=False) if self.content else {}
+
+    def __call__(self, y, targets):
+        """Return ({"content", "style", "tv", "total": weighted float}, gradient by y) for images y (N, H, W, 3), 0..255."""
+        features = self.vgg.forward(y, tuple({**self.content, **self.style}))
+        terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
+
+        def add(term, name, weight, value, df):
+            terms[term] += weight * value
+            df *= weight
+            gradients[name] = gradients[name] + df if name in gradients else df
+
+        for name, weight in self.content.items():
+            add("content", name, weight, *feature_loss(features[name], targets[name]))
+        for name, weight in self.style.items():
+            add("style", name, weight / features[name].shape[3] ** 2, *style_loss(features[name], self.grams[name]))
+        dy = self.vgg.backward(gradients)
+        if self.tv:
+            value, dtv = tv_loss(y)
+            terms["tv"] = self.tv * value
+            dtv *= self.tv
+            dy += dtv
+        terms["total"] = sum(terms.values())
+        return terms, dy

@@ -1,0 +1,114 @@
+"""The image transformation nets of the paper's supplement: Table 1, for style."""
+
+import numpy as np
+
+from ..device import array_module
+from ..layers import BatchNorm, Conv, ConvTranspose, InstanceNorm, ReflectPad, Residual, ScaledTanh, Sequential, Upsample
+from .vgg import MEAN_RGB
+
+PAD = 40  # what the five residual blocks take off again: 5 blocks * 2 convolutions * 1 pixel, at a quarter of the size
+NORMS = {"instance": InstanceNorm, "batch": BatchNorm}
+UPSAMPLINGS = ("transpose", "nearest")
+
+
+class TransformNet:
+    """RGB images in 0..255 in, RGB images of the same size out. The layers work on images less VGG's mean colour, as the
+    official code's do; the result can reach a little beyond 0..255 and is clipped only when it is saved."""
+
+    def __init__(self, layers):
+        self.layers = layers
+        self._size = None
+
+    def forward(self, images, training=False):
+        """images (N, H, W, 3), any H and W >= 1, RGB in 0..255 -> the same shape. `training` keeps what backward needs."""
+        xp = array_module(images)
+        if images.ndim != 4 or images.shape[3] != 3 or min(images.shape) < 1:
+            raise ValueError(f"images have shape {tuple(images.shape)}; it should be (N, H, W, 3)")
+        mean = xp.asarray(np.array(MEAN_RGB, images.dtype))
+        y = self.layers.forward(images - mean, training)
+        y += mean
+        self._size = y.shape[1:3]
+        return y[:, : images.shape[1], : images.shape[2]]  # the net's own sizes are multiples of 4
+
+    def backward(self, dy, input_gradient=True):
+        """The gradient by the images (None without `input_gradient`), from dy (N, H, W, 3); leaves those by the parameters."""
+        n, h, w, c = dy.shape
+        if (h, w) != self._size:
+            full = array_module(dy).zeros((n, *self._size, c), dy.dtype)
+            full[:, :h, :w] = dy
+            dy = full
+        return self.layers.backward(dy, input_gradient)
+
+    def parameters(self):
+        return self.layers.parameters()
+
+    def gradients(self):
+        return self.layers.gradients()
+
+    def buffers(self):
+        return self.layers.buffers()
+
+    def load(self, arrays):
+        """Copy {name: array} over the parameters and buffers. Raises ValueError unless names and shapes are this net's."""
+        own = {**self.parameters(), **self.buffers()}
+        if sorted(own) != sorted(arrays):
+            odd = sorted(set(own) ^ set(arrays))
+            raise ValueError(f"these weights are not this net's: {odd[0]!r} is only in one of the two")
+        for name, array in own.items():
+            if array.shape != arrays[name].shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape} in the weights, {array.shape} in the net")
+            array[...] = array_module(array).asarray(arrays[name].astype(array.dtype))
+
+
+def style_net(norm="instance", upsample="transpose", width=32, *, seed=0, xp=np, dtype=np.float32):
+    """Table 1: reflection padding 40; convs 9x9xW, 3x3x2W stride 2, 3x3x4W stride 2; five residual blocks of 4W, each two
+    unpadded 3x3 convs; two convs 3x3 of stride 1/2 back to W; conv 9x9x3 and 150*tanh. Norm and ReLU after every conv but
+    the last and the residual blocks' second (norm only). W = `width` (the paper's 32; the official instance-norm nets: 16).
+
+    upsample "nearest": enlarge, then a 3x3 conv, in place of each transposed convolution. Raises ValueError for a wrong option.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm is {norm!r}; choose from {', '.join(NORMS)}")
+    if upsample not in UPSAMPLINGS:
+        raise ValueError(f"upsample is {upsample!r}; choose from {', '.join(UPSAMPLINGS)}")
+    if width < 1:
+        raise ValueError(f"width is {width}; it should be at least 1")
+    rng = np.random.default_rng(seed)
+    kind = {"xp": xp, "dtype": dtype}
+    conv = {"rng": rng, **kind}
+
+    def normed(channels, relu=True):
+        return NORMS[norm](channels, relu, **kind)
+
+    def residual(c):
+        return Residual(
+            {
+                "conv1": Conv(c, c, 3, **conv),
+                "norm1": normed(c),
+                "conv2": Conv(c, c, 3, **conv),
+                "norm2": normed(c, relu=False),
+            },
+            crop=2,
+        )
+
+    def up(name, c, o):
+        if upsample == "transpose":
+            return {name: ConvTranspose(c, o, **conv), f"{name}_norm": normed(o)}
+        return {f"{name}_nearest": Upsample(2), name: Conv(c, o, 3, pad=1, **conv), f"{name}_norm": normed(o)}
+
+    w = width
+    layers = {
+        "pad": ReflectPad(PAD),
+        "conv1": Conv(3, w, 9, pad=4, **conv),
+        "conv1_norm": normed(w),
+        "conv2": Conv(w, 2 * w, 3, stride=2, pad=1, **conv),
+        "conv2_norm": normed(2 * w),
+        "conv3": Conv(2 * w, 4 * w, 3, stride=2, pad=1, **conv),
+        "conv3_norm": normed(4 * w),
+        **{f"residual{k}": residual(4 * w) for k in range(1, 6)},
+        **up("up1", 4 * w, 2 * w),
+        **up("up2", 2 * w, w),
+        "out": Conv(w, 3, 9, pad=4, bias=True, **conv),
+        "tanh": ScaledTanh(150.0),
+    }
+    return TransformNet(Sequential(layers))

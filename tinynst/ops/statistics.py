@@ -1,0 +1,115 @@
+"""What batch and instance norm share: sums over an image's pixels, and one pass that applies the result.
+
+Instance norm takes its mean and variance from one image, batch norm from all; beyond that they are the same formula. All
+sums go a block at a time in the array's dtype and are added in float64, for one long float32 sum drifts.
+"""
+
+import numpy as np
+
+from .. import parallel
+from ..device import array_module
+
+
+def _work(x, arrays):
+    xp = array_module(x)
+    return parallel.blocks(xp, x.shape[0], x.shape[1], arrays * x.shape[2] * x.shape[3] * x.itemsize)
+
+
+def _per_image(xp, work, parts, images):
+    """Add the blocks' results, each (images in the block, C), to (N, C) in float64."""
+    total = xp.zeros((images, parts[0].shape[1]), np.float64)
+    for (image, _), part in zip(work, parts, strict=True):
+        total[image] += part
+    return total
+
+
+def moments(x):
+    """Mean and variance (N, C), in float64, of the pixels of each image of x (N, H, W, C).
+
+    One pass over memory: each block gives its mean and its squared distances from it, and Chan's formula joins them
+    (Chan, Golub, LeVeque 1979): no cancellation of large sums, however far the mean is from zero.
+    """
+    xp = array_module(x)
+    work = _work(x, 2)
+
+    def job(block):
+        part = x[block]
+        mean = part.mean(axis=(1, 2), dtype=x.dtype)
+        distance = xp.subtract(part, mean[:, None, None], out=parallel.scratch(xp, "distance", part.shape, x.dtype))
+        xp.multiply(distance, distance, out=distance)
+        return mean, distance.sum(axis=(1, 2))
+
+    parts = parallel.run(job, work)
+    share = [(row.stop - row.start) / x.shape[1] for _, row in work]
+    pixels = x.shape[1] * x.shape[2]
+    means = [mean.astype(np.float64) for mean, _ in parts]
+    mean = _per_image(xp, work, [f * m for f, m in zip(share, means, strict=True)], x.shape[0])
+    within = _per_image(xp, work, [square for _, square in parts], x.shape[0]) / pixels
+    between = [f * (m - mean[image]) ** 2 for f, m, (image, _) in zip(share, means, work, strict=True)]
+    return mean, within + _per_image(xp, work, between, x.shape[0])
+
+
+def apply(x, mean, scale, shift, relu):
+    """y = (x - mean) * scale + shift, then max(y, 0) if `relu`; mean, scale, shift are (N, C) or (1, C)."""
+    xp = array_module(x)
+    mean, scale, shift = (_spread(v, x) for v in (mean, scale, shift))
+    y = xp.empty(x.shape, x.dtype)
+
+    def job(block):
+        out, image = y[block], block[0]
+        xp.subtract(x[block], mean[image], out=out)
+        out *= scale[image]
+        out += shift[image]
+        if relu:
+            xp.maximum(out, 0, out=out)
+
+    parallel.run(job, _work(x, 2))
+    return y
+
+
+def backward_sums(x, dy, mean, mask):
+    """Sums over the pixels of each image of dy and of dy * (x - mean), both (N, C) in float64. `mask`: dy counts where
+    mask > 0 (ReLU's backward)."""
+    xp = array_module(x)
+    mean = _spread(mean, x)
+    work = _work(x, 4)
+
+    def job(block):
+        g = _masked(xp, dy, mask, block)
+        product = xp.subtract(x[block], mean[block[0]], out=parallel.scratch(xp, "distance", g.shape, x.dtype))
+        product *= g
+        return g.sum(axis=(1, 2)), product.sum(axis=(1, 2))
+
+    parts = parallel.run(job, work)
+    return tuple(_per_image(xp, work, [part[k] for part in parts], x.shape[0]) for k in (0, 1))
+
+
+def backward_apply(x, dy, mean, a, b, c, mask):
+    """dx = a * dy + b * (x - mean) + c with a, b, c (N, C) or (1, C); `mask` as above."""
+    xp = array_module(x)
+    mean, a, b, c = (_spread(v, x) for v in (mean, a, b, c))
+    dx = xp.empty(x.shape, x.dtype)
+
+    def job(block):
+        out, image = dx[block], block[0]
+        xp.subtract(x[block], mean[image], out=out)
+        out *= b[image]
+        out += c[image]
+        g = xp.multiply(_masked(xp, dy, mask, block), a[image], out=parallel.scratch(xp, "distance", out.shape, x.dtype))
+        out += g
+
+    parallel.run(job, _work(x, 4))
+    return dx
+
+
+def _spread(v, x):
+    """(N or 1, C) in float64 -> (N, 1, 1, C) in x's dtype."""
+    xp = array_module(x)
+    return xp.broadcast_to(v.astype(x.dtype)[:, None, None], (x.shape[0], 1, 1, x.shape[3]))
+
+
+def _masked(xp, dy, mask, block):
+    if mask is None:
+        return dy[block]
+    part = dy[block]
+    return xp.multiply(part, mask[block] > 0, out=parallel.scratch(xp, "masked", part.shape, dy.dtype))

@@ -1,0 +1,159 @@
+"""3x3 convolution at stride 1 with a quarter of the products: Winograd's F(4x4, 3x3), written as matrix products.
+
+A 4x4 tile of the output needs a 6x6 tile of the input. The plain way takes 16 * 9 = 144 products for it, per pair of
+channels. Polynomial multiplication through values at six points (0, 1, -1, 2, -2 and infinity), along each axis, takes 36:
+
+    V = B'  tile  B     values of the image tile at the points     V = kron(B', B') @ tiles     (36 x 36)
+    U = G  kernel G'    values of the kernel                       U = kron(G, G) @ w           (36 x 9)
+    M = V * U           product of the values, summed over the channels: 36 matrix products (tiles, C) @ (C, O)
+    Y = A'  M  A        back to pixels                             Y = kron(A', A') @ M         (16 x 36)
+
+Neighbouring image tiles overlap by two pixels. S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and
+S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4, for the matrices.
+
+Backward: the input's gradient is again a 3x3 convolution (of dy, with the kernel turned round). The kernel's gradient is
+the chain above transposed: dM = kron(A', A').T @ dY, dU = V.T @ dM, dw = kron(G, G).T @ dU.
+
+The values at 2 and -2 reach 4 times the pixels, so a few bits are lost: about 1e-5 relative in float32.
+"""
+
+import numpy as np
+
+from .. import parallel
+from ..device import array_module
+from .windows import extended
+
+BT = [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+]
+G = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+]
+AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
+SMALL = 10**6  # products of up to so many multiply-adds OpenBLAS does without copying the operands first: twice as fast
+
+
+def suits(shape, stride):
+    """Is a kernel of this shape (KH, KW, C, O) better off here?"""
+    return stride == 1 and tuple(shape[:2]) == (3, 3) and min(shape[2:]) >= LEAST_CHANNELS
+
+
+def _matrix(xp, m, dtype):
+    """kron(m, m): the transform of a tile laid out as one vector, rows after columns."""
+    return xp.asarray(np.kron(m, m).astype(dtype))
+
+
+def transformed(w, memo=None):
+    """U (36, C, O) of w (3, 3, C, O); `memo` (a dict) remembers it, for a kernel that never changes."""
+    if memo is not None and "u" in memo:
+        return memo["u"]
+    xp = array_module(w)
+    c, o = w.shape[2:]
+    u = _transform(xp, _matrix(xp, G, w.dtype), w.reshape(9, -1), o, xp.empty((36, c * o), w.dtype)).reshape(36, c, o)
+    if memo is not None:
+        memo["u"] = u
+    return u
+
+
+def _transform(xp, matrix, tiles, channels, out):
+    """out = matrix @ tiles (values of a tile, tiles * channels); on the CPU some tiles at a time, each product a small one."""
+    if xp is not np:
+        return xp.matmul(matrix, tiles, out=out)
+    count = tiles.shape[1] // channels
+    most = max(1, SMALL // (matrix.size * channels))
+    together = next(k for k in range(min(most, count), 0, -1) if count % k == 0) * channels
+    np.matmul(
+        matrix,
+        tiles.reshape(len(tiles), -1, together).transpose(1, 0, 2),
+        out=out.reshape(len(matrix), -1, together).transpose(1, 0, 2),
+    )
+    return out
+
+
+def _blocks(xp, images, rows, columns, c, o):
+    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are SMALL. A larger
+    one is read from memory for each block: blocks about as large as it is."""
+    tiles = SMALL // (c * o) if c * o <= 128 * 128 else c * o // (c + o)
+    return parallel.blocks(xp, images, rows, columns, tiles)
+
+
+def _tiles(xp, x, rows, columns, step, side):
+    """A view of x (N, H, W, C) as (side, side, N, rows, columns, C): tiles of side x side, `step` apart."""
+    sn, sh, sw, sc = x.strides
+    as_strided = np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
+    return as_strided(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, step * sh, step * sw, sc))
+
+
+def _cut(xp, x, top, left, rows, columns, side, name, mask=None):
+    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): (side*side, N*rows*columns*C)."""
+    window = extended(xp, x, top, top + 4 * rows + side - 4, left, left + 4 * columns + side - 4, "window", mask)
+    tiles = parallel.scratch(xp, name, (side, side, x.shape[0], rows, columns, x.shape[3]), x.dtype)
+    tiles[...] = _tiles(xp, window, rows, columns, 4, side)
+    return tiles.reshape(side * side, -1)
+
+
+def correlate(x, u, size, top, left, finish, mask, out):
+    """out (N, *size, O) = the convolution of x, zero outside its edges, with the kernel whose transform is u (36, C, O).
+
+    The first output sits on x's pixels from (-top, -left). `finish(y)` is called on each block in cache.
+    """
+    xp = array_module(x)
+    _, c, o = u.shape
+    height, width = size
+    columns = -(-width // 4)
+    b, a = _matrix(xp, BT, x.dtype), _matrix(xp, AT, x.dtype)
+
+    def job(block):
+        image, row = block
+        n, rows = image.stop - image.start, row.stop - row.start
+        count = n * rows * columns
+        tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles", None if mask is None else mask[image])
+        v = _transform(xp, b, tiles, c, parallel.scratch(xp, "v", (36, count * c), x.dtype))
+        m = xp.matmul(v.reshape(36, count, c), u, out=parallel.scratch(xp, "m", (36, count, o), x.dtype))
+        y = _transform(xp, a, m.reshape(36, -1), o, parallel.scratch(xp, "y", (16, count * o), x.dtype)).reshape(-1, o)
+        finish(y)
+        y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
+        place = out[image, 4 * row.start : 4 * row.stop]
+        if place.shape[1:3] == (4 * rows, 4 * columns):
+            place.reshape(n, rows, 4, columns, 4, o)[...] = y
+        else:  # the last tiles reach over the edge
+            place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, : place.shape[1], : place.shape[2]]
+
+    parallel.run(job, _blocks(xp, x.shape[0], -(-height // 4), columns, c, o))
+
+
+def kernel_gradient(x, dy, top, left):
+    """dw (3, 3, C, O) for y = correlate(x, ...) and dy (N, H, W, O)."""
+    xp = array_module(x)
+    n, height, width, o = dy.shape
+    c = x.shape[3]
+    columns = -(-width // 4)
+    b, at = _matrix(xp, BT, x.dtype), _matrix(xp, np.transpose(AT), x.dtype)
+
+    def job(group):
+        du = xp.zeros((36, c, o), x.dtype)
+        for image, row in group:
+            n, rows = image.stop - image.start, row.stop - row.start
+            count = n * rows * columns
+            tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles")
+            v = _transform(xp, b, tiles, c, parallel.scratch(xp, "v", (36, count * c), x.dtype))
+            tiles = _cut(xp, dy[image], 4 * row.start, 0, rows, columns, 4, "tiles")
+            dm = _transform(xp, at, tiles, o, parallel.scratch(xp, "m", (36, count * o), x.dtype))
+            part = parallel.scratch(xp, "du", (36, c, o), x.dtype)
+            du += xp.matmul(v.reshape(36, count, c).transpose(0, 2, 1), dm.reshape(36, count, o), out=part)
+        return du
+
+    work = _blocks(xp, n, -(-height // 4), columns, c, o)
+    du = sum(parallel.run(job, parallel.groups(xp, work)))
+    return (_matrix(xp, np.transpose(G), x.dtype) @ du.reshape(36, -1)).reshape(3, 3, c, o)

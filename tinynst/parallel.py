@@ -1,0 +1,116 @@
+"""Blocks of work over the CPU's cores; on a GPU one block is the whole.
+
+A layer's arrays are tens of megabytes: worked through whole, each NumPy call would wait for memory. So an operation
+cuts its output into blocks of a few image rows that stay in a core's cache from the first product to the last, and
+`run` gives the blocks to the cores. NumPy lets go of Python's lock inside matrix products, copies and arithmetic.
+"""
+
+import functools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+BLOCK_BYTES = 1 << 20  # what a block may touch: about one core's second-level cache
+
+_here = threading.local()  # of each thread: is it inside a job, and its scratch memory
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limit = None
+
+
+@functools.cache
+def threads():
+    """How many cores to use: TINYNST_THREADS, else all this process may run on."""
+    wanted = os.environ.get("TINYNST_THREADS", "")
+    if wanted and not (wanted.isdecimal() and int(wanted) > 0):
+        raise ValueError(f"TINYNST_THREADS must be a whole number of at least 1, not {wanted!r}")
+    return int(wanted) if wanted else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@functools.cache
+def _pool():
+    return ThreadPoolExecutor(threads(), "tinynst")
+
+
+@functools.cache
+def _blas():
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _hold_blas():
+    """BLAS to one thread, for the jobs are the parallelism; the last user to leave gives its threads back."""
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limit = _blas().limit(limits=1)
+        _blas_users += 1
+
+
+def _release_blas():
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        _blas_users -= 1
+        if _blas_users == 0:
+            _blas_limit.restore_original_limits()
+            _blas_limit = None
+
+
+def _job(function, item):
+    _here.inside = True
+    return function(item)
+
+
+def run(job, items):
+    """Return `[job(item) for item in items]`, computed on all cores. A job inside a job runs where it is."""
+    items = list(items)
+    if getattr(_here, "inside", False):
+        return [job(item) for item in items]
+    _hold_blas()
+    try:
+        if len(items) < 2 or threads() == 1:
+            return [job(item) for item in items]
+        return list(_pool().map(functools.partial(_job, job), items))
+    finally:
+        _release_blas()
+
+
+def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
+    """Cut `images` x `rows` into (slice of images, slice of rows) that touch about `block_bytes` each.
+
+    A block is some rows of one image or some whole images. On a GPU (xp is not NumPy) one block is the whole.
+    """
+    if xp is not np:
+        return [(slice(0, images), slice(0, rows))]
+    fit = max(1, int(block_bytes // max(1, row_bytes)))
+    if fit >= rows:  # whole images, but enough blocks for every core
+        fit = max(1, min(fit // rows, -(-images // threads())))
+        if images >= threads():
+            return [(slice(i, min(i + fit, images)), slice(0, rows)) for i in range(0, images, fit)]
+        fit = -(-rows // threads())
+    count = -(-rows // fit)
+    fit = -(-rows // count)  # even blocks: the last is not a sliver
+    return [(slice(i, i + 1), slice(r, min(r + fit, rows))) for i in range(images) for r in range(0, rows, fit)]
+
+
+def groups(xp, items):
+    """Cut the list `items` into one run of neighbours a core: each job sums its own, then the few sums are added."""
+    count = min(len(items), threads()) if xp is np else 1
+    return [items[len(items) * k // count : len(items) * (k + 1) // count] for k in range(count)]
+
+
+def scratch(xp, name, shape, dtype):
+    """Uninitialised memory for one step of a block, the same each time: fresh memory costs a page fault per 4 KiB.
+
+    It belongs to the calling thread and holds until that thread asks for the same name again.
+    """
+    if xp is not np:
+        return xp.empty(shape, dtype)
+    memory = _here.__dict__.setdefault("memory", {})
+    size = int(np.prod(shape))
+    key = name, np.dtype(dtype)
+    if key not in memory or memory[key].size < size:
+        memory[key] = np.empty(size, dtype)
+    return memory[key][:size].reshape(shape)
