@@ -95,12 +95,17 @@ def test_the_step_follows_the_size_of_the_inputs(size):
 def test_elements_far_smaller_than_the_rest_are_no_alarm_but_their_errors_are():
     x = np.geomspace(1e-9, 1, 10)
     assert gradcheck(square, square_backward, (x,)).passed is True
-    report = gradcheck(square, lambda dy, x: dy * (2 * x + 1e-6 * (x < 0.1) * (x > 0.01)), (x,))
+    report = gradcheck(square, lambda dy, x: dy * (2 * x + 1e-7 * (x < 2e-5) * (x > 5e-6)), (x,))
     assert report.passed is False
+    assert tuple(report.inputs[0].indices[np.argmax(report.inputs[0].errors)]) == (4,)
 
 
 def test_random_shapes_and_values_raise_no_false_alarm():
     rng = np.random.default_rng(11)
+
+    def fine(report):  # four elements can all be ones that the output does not depend on
+        return report.passed or all(r.passed or (r.passed is None and not np.any(r.numeric)) for r in report.inputs)
+
     for trial in range(120):
         n, h, w, c = (int(v) for v in rng.integers(1, 6, 4))
         o, k, stride, pad = (int(v) for v in (rng.integers(1, 5), rng.integers(1, 4), rng.integers(1, 4), rng.integers(0, 3)))
@@ -113,13 +118,13 @@ def test_random_shapes_and_values_raise_no_false_alarm():
             samples=4,
             seed=trial,
         )
-        assert report.passed is True, report
+        assert fine(report), report
         gamma, beta = rng.standard_normal((2, c))
         x = scale * rng.standard_normal((n, h + 1, w + 1, c))
         report = gradcheck(ops.instance_norm, ops.instance_norm_backward, (x, gamma, beta), samples=4, seed=trial)
-        assert report.passed is True, report
+        assert fine(report), report
         report = gradcheck(ops.relu, ops.relu_backward, (x,), samples=4, seed=trial)
-        assert report.passed is True or (report.passed is None and np.all(report.inputs[0].numeric == 0)), report
+        assert fine(report), report
 
 
 def test_inputs_of_the_caller_are_left_alone_and_the_seed_repeats_the_result():
@@ -149,6 +154,8 @@ def test_float32_inputs_are_checked_as_float64_and_the_report_says_so():
     report = gradcheck(linear, linear_backward, tuple(a.astype(np.float32) for a in LINEAR))
     assert report.passed is True and report.notes[0] == "x was float32, checked as float64"
     assert "x was float32" in str(report)
+    report = gradcheck(square, lambda dy, x: (2 * x * dy).astype(np.float32), draw((3, 4)))
+    assert report.notes == ["dx came back as float32: its last digits are lost"]
 
 
 def test_large_inputs_are_sampled():
@@ -229,7 +236,7 @@ def test_one_wrong_element_fails_and_the_report_shows_it_first():
     assert tuple(result.indices[worst]) == (1, 2)
     assert result.analytic[worst] - result.numeric[worst] == pytest.approx(0.5)
     lines = str(report).splitlines()
-    assert lines[[k for k, line in enumerate(lines) if line.startswith("  dw")][0] + 1].strip().startswith("dw[1, 2]")
+    assert lines[next(k for k, line in enumerate(lines) if line.startswith("  dw")) + 1].strip().startswith("dw[1, 2]")
 
 
 @pytest.mark.parametrize("factor", [2.0, -1.0, 0.125])
@@ -412,11 +419,8 @@ def norm_inputs():
 def test_running_statistics_must_be_declared():
     assert gradcheck(ops.batch_norm, ops.batch_norm_backward, norm_inputs(), mutable=("running_mean", "running_var")).passed
     report = gradcheck(ops.batch_norm, ops.batch_norm_backward, norm_inputs(), check=("x",), mutable=("running_mean",))
-    assert (
-        report.passed is False
-        and causes(report) == [("wrong-shape", "all")]
-        or ("changed-input", "drunning_var") in causes(report)
-    )
+    assert report.passed is False
+    assert causes(report) == [("changed-input", "drunning_var"), ("wrong-shape", "all")]
 
 
 def test_running_statistics_changed_by_backward_or_used_in_training_are_named():
@@ -453,6 +457,7 @@ def test_running_statistics_changed_by_backward_or_used_in_training_are_named():
         (([1.0, 2.0],), {}, TypeError, "list"),
         ((), {}, TypeError, "one or more arrays"),
         (draw((3,)), {"names": ("a", "b")}, ValueError, "names"),
+        (draw((0, 3)), {}, ValueError, "no elements"),
         (draw((3,)), {"check": "z"}, ValueError, "'z' is not an input"),
         ((None,), {}, ValueError, "nothing to check"),
     ],
@@ -471,12 +476,19 @@ def test_a_forward_without_a_cache_is_explained():
 
 
 def test_every_operation_loss_and_layer_of_the_library_passes():
-    wanted = {name for name in ops.__all__ if not name.endswith(("_backward", "_naive"))}
-    assert wanted <= {case.name for case in CASES}
+    wanted = {name.removesuffix("_naive") for name in dir(ops) if name.endswith("_naive")}
+    assert "conv2d" in wanted and wanted <= {case.name for case in CASES}
     for case in CASES:
         if case.name != "style_net":
             report = module._checked(case, 1, np, samples=12)
             assert report.passed is True, report
+
+
+def test_the_cases_run_where_the_arrays_live(xp):
+    for case in {case.name: case for case in CASES}.values():
+        if case.name != "style_net":
+            report = module._checked(case, 2, xp, samples=2)
+            assert report.passed is not False, report
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

@@ -30,6 +30,18 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def given(parser, arguments=None):
+    """{option: value} of those that were named on the command line, without the defaults."""
+    defaults = {action: action.default for action in parser._actions}
+    try:
+        for action in defaults:
+            action.default = argparse.SUPPRESS
+        return vars(parser.parse_args(arguments))
+    finally:
+        for action, default in defaults.items():
+            action.default = default
+
+
 def run(command, name, arguments=None):
     """Call `command(arguments)` and exit: 0, its own status, or 2 with one line on standard error.
 

@@ -162,12 +162,13 @@ def gradcheck(
     check     names of the inputs whose gradient to compare; None: all but None and the mutable ones
     seed      of dy (standard normal) and of the sampled elements
     step      h for every element; None: 3e-5 times the element's magnitude (at least a tenth of the input's rms)
-    tolerance passes when |analytic - numeric| <= tolerance * max(|analytic|, |numeric|, largest gradient / 1000)
+    tolerance passes when |analytic - numeric| <= tolerance * max(|analytic|, |numeric|, largest gradient / 1000),
+              or 10 times the doubt of `numeric` (what its two steps are apart, and the rounding measured in forward)
     samples   inputs of more elements than this are checked at so many random ones
     mutable   names of inputs that forward may change (running statistics)
 
     Failing counts more than passing: one element off is a FAIL. INCONCLUSIVE are a gradient that is zero everywhere,
-    a check of which half the elements are kinks or noise, and a forward that gives two results for the same inputs.
+    a check of which more than half are kinks or noise, and a forward that gives two results for the same inputs.
     A gradient of None counts as zero. A kink is skipped only where the left and the right slope differ by the same
     amount at steps from h/16 to h/512.
 
@@ -251,6 +252,8 @@ def _as_float64(inputs, names):
         xp = array_module(x)
         if not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"input {name} has dtype {x.dtype}: only floating-point inputs have a gradient")
+        if x.size == 0:
+            raise ValueError(f"input {name} of shape {x.shape} has no elements to check")
         if x.dtype != np.float64:
             notes.append(f"{name} was {x.dtype}, checked as float64")
         copies.append(xp.array(x, dtype=np.float64, order="C"))
@@ -304,6 +307,9 @@ class _Problem:
         first = self._gradients(self.backward(dy, cache))
         if isinstance(first, Diagnosis):
             return {}, [*diagnoses, first]
+        for name, g in first.items():
+            if g is not None and g.dtype != np.float64:
+                notes.append(f"d{name} came back as {g.dtype}: its last digits are lost")
         diagnoses += self._changed(after_forward, inputs, "backward")
         if not isinstance(dy, float) and not _same(dy, self.dy):
             evidence, hint = "backward changes dy in place", "Work on a copy: others still need dy"
@@ -481,7 +487,7 @@ def _compare(problem, k, analytic, step, tolerance, samples):
     zero = np.max(np.abs(np.concatenate([a[~kink], n[compared]])), initial=0.0) <= nothing
     passed, reason = True, ""
     if zero and not kink.all():
-        passed, reason = None, "the gradient is zero everywhere: these inputs cannot tell right from wrong"
+        passed, reason = None, "the gradient is zero wherever it was looked at: these inputs cannot tell right from wrong"
     elif wrong.any():
         passed = False
     elif 2 * np.count_nonzero(compared) < len(where):

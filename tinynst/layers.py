@@ -201,9 +201,7 @@ class Residual(Sequential):
         return x[:, self.crop : x.shape[1] - self.crop, self.crop : x.shape[2] - self.crop]
 
     def forward(self, x, training):
-        y = super().forward(x, training)
-        y += self._inner(x)
-        return y
+        return super().forward(x, training) + self._inner(x)
 
     def backward(self, dy, input_gradient=True):
         dx = super().backward(dy, input_gradient)

@@ -26,9 +26,8 @@ class TransformNet:
             raise ValueError(f"images have shape {tuple(images.shape)}; it should be (N, H, W, 3)")
         mean = xp.asarray(np.array(MEAN_RGB, images.dtype))
         y = self.layers.forward(images - mean, training)
-        y += mean
         self._size = y.shape[1:3]
-        return y[:, : images.shape[1], : images.shape[2]]  # the net's own sizes are multiples of 4
+        return y[:, : images.shape[1], : images.shape[2]] + mean  # the net's own sizes are multiples of 4
 
     def backward(self, dy, input_gradient=True):
         """The gradient by the images (None without `input_gradient`), from dy (N, H, W, 3); leaves those by the parameters."""

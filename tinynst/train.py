@@ -1,0 +1,221 @@
+"""Train a style net: a photo goes through the net, VGG looks at the result, the losses say what is wrong, the gradient
+walks back the same way, and Adam moves the weights."""
+
+from pathlib import Path
+
+from . import __version__, checkpoint, dataset, device, images, weights
+from .cli import Parser, UserError, given, run
+from .losses import StyleObjective
+from .networks import VGG16, style_net
+from .networks.transform import NORMS, UPSAMPLINGS
+from .networks.vgg import LAYERS, STYLE_LAYERS
+from .samples import PHOTOS, STYLES
+from .trainer import Trainer
+
+# With no argument at all: about two minutes on two cores, enough to see the style.
+SHORT_RUN = {"iterations": 300, "image_size": 128, "batch": 1, "style_size": 256, "lr_fall": 0.25, "every": 100}
+
+FREE_ON_RESUME = {"resume", "out", "iterations", "every", "device"}  # the rest is what the run was started with
+TEST_PHOTOS = ("neuschwanstein.jpg", "chelsea.jpg", "coffee.jpg")
+
+
+class StyleTask:
+    """What a style net learns from: photos, and the objective that a painting sets. See `trainer` for the interface."""
+
+    def __init__(self, settings, xp):
+        self.settings, self.xp = settings, xp
+        self.style = images.load(settings["style"], settings["style_size"], side="long")
+        if min(self.style.shape[:2]) < 16:
+            raise UserError(f"--style {settings['style']} is {self.style.shape[1]}x{self.style.shape[0]} pixels: too small")
+        self.photos = [images.load(path, settings["image_size"]) for path in settings["samples"]]
+        self.dataset = dataset.open_dataset(settings["content"], side=2 * settings["image_size"])
+        self.net = style_net(settings["norm"], settings["upsample"], settings["width"], seed=settings["seed"], xp=xp)
+        if settings["init"]:
+            self._start_from(settings["init"])
+        self.objective = StyleObjective(
+            VGG16.load(settings["vgg"], xp),
+            xp.asarray(self.style[None]),
+            dict(zip(settings["content_layers"], settings["content_weights"], strict=True)),
+            dict(zip(settings["style_layers"], settings["style_weights"], strict=True)),
+            settings["tv_weight"],
+        )
+
+    def _start_from(self, path):
+        arrays, _ = weights.load(weights.find(path))
+        try:
+            self.net.load(arrays)
+        except ValueError as error:
+            raise UserError(f"--init {path} does not fit --norm, --upsample and --width: {error}") from None
+
+    def batches(self, start):
+        s = self.settings
+        return dataset.Batches(self.dataset, s["batch"], s["image_size"], s["seed"], start)
+
+    def step(self, photos):
+        photos = self.xp.asarray(photos)
+        y = self.net.forward(photos, training=True)
+        terms, dy = self.objective(y, self.objective.targets(photos))
+        self.net.backward(dy, input_gradient=False)
+        return terms
+
+    def sheet(self):
+        """The painting, then each test photo above what the net makes of it."""
+        results = [device.to_numpy(self.net.forward(self.xp.asarray(photo[None])))[0] for photo in self.photos]
+        name = Path(self.settings["style"]).stem
+        side = self.settings["image_size"]
+        h, w = self.style.shape[:2]
+        painting = images.resize(self.style, max(1, round(h * side / max(h, w))), max(1, round(w * side / max(h, w))))
+        return images.sheet([[painting, *self.photos], [painting, *results]], [[name], ["", *["stylised"] * len(results)]])
+
+    def save_weights(self, path, iteration, losses):
+        """Settings go in without folders: the file is made to be given away."""
+        s = {k: Path(v).name if k in ("style", "content", "init", "vgg") and v else v for k, v in self.settings.items()}
+        s["samples"] = [Path(v).name for v in s["samples"]]
+        about = {
+            "kind": "style",
+            "summary": f"{Path(s['style']).stem.replace('_', ' ')}, {iteration} iterations",
+            "style_image": s["style"],
+            "iterations": iteration,
+            "photos": len(self.dataset),
+            "losses": losses,
+            "settings": s,
+            "tinynst": __version__,
+        }
+        h, w = self.style.shape[:2]
+        scale = min(1.0, 128 / max(h, w))
+        thumbnail = images.to_uint8(images.resize(self.style, max(1, round(h * scale)), max(1, round(w * scale))))
+        weights.save(path, {**self.net.parameters(), **self.net.buffers()}, about, thumbnail=thumbnail)
+
+
+def _parser():
+    parser = Parser(
+        prog="tinynst train",
+        description="Train a net that paints photos in the style of one painting. With no argument: a short run on the "
+        "photos and the painting that ship, about two minutes on two cores.",
+    )
+    add = parser.add_argument
+    add("--style", metavar="IMAGE", default=str(STYLES / "starry_night.jpg"), help="the painting")
+    add("--content", metavar="FOLDER|FILE.h5", default=str(PHOTOS), help="photos, or a file that `tinynst dataset` packed")
+    add("--out", metavar="FOLDER", help="where the results go (default: runs/NAME-OF-THE-STYLE, a new folder)")
+    add("--resume", action="store_true", help="go on with the run in --out, with the settings it was started with")
+    add("--init", metavar="NAME|FILE.h5", help="start from these weights, not from random ones")
+    add("--samples", metavar="IMAGE", nargs="+", default=[str(PHOTOS / name) for name in TEST_PHOTOS], help="test photos")
+    add("--iterations", type=int, default=40000, help="steps to train")
+    add("--batch", type=int, default=4, help="photos a step")
+    add("--image-size", type=int, default=256, help="side of the square crops, in pixels")
+    add("--style-size", type=int, default=256, help="longer side of the painting, in pixels: larger, larger brush strokes")
+    add("--content-layers", nargs="*", default=["relu3_3"], metavar="LAYER", help="where contents are compared")
+    add("--content-weights", nargs="*", type=float, default=[1.0], metavar="W", help="one, or one for each content layer")
+    add("--style-layers", nargs="*", default=list(STYLE_LAYERS), metavar="LAYER", help="where Gram matrices are compared")
+    add("--style-weights", nargs="*", type=float, default=[5.0], metavar="W", help="one, or one for each style layer")
+    add("--tv-weight", type=float, default=1e-6, help="weight of the total variation: more, smoother")
+    add("--lr", type=float, default=1e-3, help="Adam's learning rate")
+    add("--lr-decay-every", type=int, default=0, metavar="N", help="multiply it by --lr-decay-factor every N steps (0: never)")
+    add("--lr-decay-factor", type=float, default=0.5, metavar="F", help="see --lr-decay-every")
+    add("--lr-fall", type=float, default=0.0, metavar="SHARE", help="let it fall to zero over this last share of the run")
+    add("--norm", choices=tuple(NORMS), default="instance", help="normalisation in the net")
+    add("--upsample", choices=UPSAMPLINGS, default="transpose", help="how the net enlarges")
+    add("--width", type=int, default=32, help="filters of the first layer (the paper's: 32)")
+    add("--seed", type=int, default=0, help="of the first weights and of the photos' order")
+    add("--every", type=int, default=500, help="steps between checkpoints, with a plot and a sheet of test photos")
+    add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
+    return parser
+
+
+def _check(s):
+    """Refuse settings that cannot work before any work is done; spread single weights over their layers."""
+    for name, least in {"iterations": 1, "batch": 1, "image_size": 32, "style_size": 16, "width": 1, "every": 1}.items():
+        if s[name] < least:
+            raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least {least}")
+    for name in ("tv_weight", "lr", "lr_decay_every", "seed"):
+        if not 0 <= s[name] < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least 0")
+    for name in ("lr_fall", "lr_decay_factor"):
+        if not 0 <= s[name] <= 1:
+            raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be between 0 and 1")
+    for kind in ("content", "style"):
+        layers, values = s[f"{kind}_layers"], s[f"{kind}_weights"]
+        for layer in layers:
+            if layer not in LAYERS:
+                raise UserError(f"--{kind}-layers: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
+        if len(set(layers)) < len(layers):
+            raise UserError(f"--{kind}-layers names a layer twice")
+        if len(values) == 1:
+            values = values * len(layers)
+        if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
+            raise UserError(f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers")
+        s[f"{kind}_weights"] = values
+    if not any([*s["content_weights"], *s["style_weights"], s["tv_weight"]]):
+        raise UserError("all loss weights are zero: there is nothing to learn")
+
+
+def _fresh_folder(name):
+    """runs/NAME, or runs/NAME-2, ... : never one that is there already."""
+    k = 1
+    while (folder := Path("runs") / (name if k == 1 else f"{name}-{k}")).exists():
+        k += 1
+    return folder
+
+
+def _settings(arguments):
+    """The settings of this run and, when it is resumed, its checkpoint."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    explicit = given(parser, arguments)
+    if options["resume"]:
+        if not options["out"]:
+            raise UserError("--resume needs --out, the folder of the run to go on with")
+        found = checkpoint.load(Path(options["out"]) / "checkpoint.h5")
+        started = found[1]["settings"]
+        for name, value in explicit.items():
+            if name not in FREE_ON_RESUME and value != started[name]:
+                raise UserError(
+                    f"--{name.replace('_', '-')} cannot change on --resume: the run was started with {started[name]}"
+                )
+        settings = {**started, **{name: explicit[name] for name in FREE_ON_RESUME & explicit.keys()}}
+        return {**settings, "device": options["device"]}, found
+    if not explicit:
+        options.update(SHORT_RUN)
+    name = Path(options["style"]).stem
+    options["out"] = options["out"] or str(_fresh_folder(name if explicit else f"{name}-short"))
+    if (Path(options["out"]) / "checkpoint.h5").exists():
+        raise UserError(f"{options['out']} holds a run already: go on with it with --resume, or choose another --out")
+    for key in ("style", "content", "vgg"):  # a resumed run may start in another folder
+        options[key] = str(Path(options[key]).absolute()) if options[key] else None
+    if options["init"] and Path(options["init"]).exists():
+        options["init"] = str(Path(options["init"]).absolute())
+    options["samples"] = [str(path.absolute()) for path in images.find(options["samples"])]
+    return options, None
+
+
+def main(arguments=None):
+    """The command `python -m tinynst.train`."""
+    settings, found = _settings(arguments)
+    _check(settings)
+    xp = device.select(settings["device"])
+    task = StyleTask({**settings, "init": None} if found else settings, xp)
+    task.settings = settings
+    schedule = {
+        "lr": settings["lr"],
+        "decay_every": settings["lr_decay_every"],
+        "decay_factor": settings["lr_decay_factor"],
+        "fall": settings["lr_fall"],
+    }
+    trainer = Trainer(task, settings["out"], settings["iterations"], schedule, settings["every"], settings)
+    if found:
+        trainer.resume(*found)
+    out = Path(settings["out"])
+    print(f"{Path(settings['style']).stem}: {len(task.dataset)} photos, {settings['iterations']} iterations; results in {out}")
+    finished = trainer.run()
+    if not finished:
+        print(f"stopped at iteration {trainer.iteration}, saved; go on with: tinynst train --out {out} --resume")
+        return 130
+    print(f"weights: {out / 'weights.h5'}  (tinynst stylize PHOTO --style {out / 'weights.h5'} -o OUT.jpg)")
+    print(f"losses:  {out / 'losses.png'}")
+    print(f"picture: {out / 'samples' / f'{trainer.iteration:06}.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, "train")
