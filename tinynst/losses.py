@@ -1,35 +1,47 @@
 """The paper's losses: each returns (value, gradient by its first argument). The value is a float, the mean over the batch."""
 
-from . import ops
+from . import ops, parallel
+from .device import array_module
 from .ops import arguments
 
 
-def feature_loss(f, target):
-    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C), target of the same shape: how far the content is off."""
+def feature_loss(f, target, weight=1.0):
+    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C), target of the same shape: how far the content is off.
+    Value and gradient are multiplied by `weight`."""
     arguments.floating(f=f, target=target)
+    arguments.shape("f", f, "N", "H", "W", "C")
     arguments.shape("target", target, *f.shape)
-    difference = f - target
-    value = float((difference * difference).sum()) / f.size
-    difference *= 2 / f.size
-    return value, difference
+    xp = array_module(f)
+    df = xp.empty(f.shape, f.dtype)
+
+    def job(block):
+        difference = xp.subtract(f[block], target[block], out=df[block])
+        square = (difference * difference).sum()
+        difference *= 2 * weight / f.size
+        return square
+
+    row_bytes = 3 * f.shape[2] * f.shape[3] * f.itemsize
+    squares = parallel.run(job, parallel.blocks(xp, f.shape[0], f.shape[1], row_bytes))
+    return weight * float(sum(squares)) / f.size, df
 
 
-def pixel_loss(y, target):
+def pixel_loss(y, target, weight=1.0):
     """||y - target||^2 / (C*H*W) of images (N, H, W, C): eq. 2 without a net that looks."""
-    return feature_loss(y, target)
+    return feature_loss(y, target, weight)
 
 
-def style_loss(f, target_gram):
+def style_loss(f, target_gram, weight=1.0):
     """Eq. 4: ||G(f) - target_gram||^2, squared Frobenius norm, of features f (N, H, W, C); target_gram is (C, C), or (1 or N,
-    C, C). Zero for any picture whose features fire together as the painting's do, wherever they are."""
+    C, C). Zero for any picture whose features fire together as the painting's do, wherever they are. Value and gradient are
+    multiplied by `weight`."""
     arguments.floating(f=f, target_gram=target_gram)
     gram, cache = ops.gram_matrix(f)
     n, c, _ = gram.shape
     if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
         raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be ({c}, {c}) or (1 or {n}, {c}, {c})")
     difference = gram - target_gram
-    value = float((difference * difference).sum()) / n
-    (df,) = ops.gram_matrix_backward(difference * (2 / n), cache)
+    value = weight * float((difference * difference).sum()) / n
+    (df,) = ops.gram_matrix_backward(difference * (2 * weight / n), cache)
     return value, df
 
 
@@ -70,15 +82,14 @@ class StyleObjective:
         features = self.vgg.forward(y, tuple({**self.content, **self.style}))
         terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
 
-        def add(term, name, weight, value, df):
-            terms[term] += weight * value
-            df *= weight
-            gradients[name] = gradients[name] + df if name in gradients else df
-
         for name, weight in self.content.items():
-            add("content", name, weight, *feature_loss(features[name], targets[name]))
+            value, gradients[name] = feature_loss(features[name], targets[name], weight)
+            terms["content"] += value
         for name, weight in self.style.items():
-            add("style", name, weight / features[name].shape[3] ** 2, *style_loss(features[name], self.grams[name]))
+            weight = weight / features[name].shape[3] ** 2
+            value, df = style_loss(features[name], self.grams[name], weight)
+            terms["style"] += value
+            gradients[name] = df if name not in gradients else gradients[name] + df
         dy = self.vgg.backward(gradients)
         if self.tv:
             value, dtv = tv_loss(y)

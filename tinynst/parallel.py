@@ -9,11 +9,13 @@ import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 BLOCK_BYTES = 1 << 20  # what a block may touch: about one core's second-level cache
+SMALL = 10**6  # products of up to so many multiply-adds OpenBLAS does without copying the operands first
 
 _here = threading.local()  # of each thread: is it inside a job, and its scratch memory
 _blas_lock = threading.Lock()
@@ -85,14 +87,14 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
     if xp is not np:
         return [(slice(0, images), slice(0, rows))]
     fit = max(1, int(block_bytes // max(1, row_bytes)))
-    if fit >= rows:  # whole images, but enough blocks for every core
-        fit = max(1, min(fit // rows, -(-images // threads())))
-        if images >= threads():
-            return [(slice(i, min(i + fit, images)), slice(0, rows)) for i in range(0, images, fit)]
-        fit = -(-rows // threads())
+    if fit >= rows and images >= threads():  # whole images, but some for every core
+        fit = min(fit // rows, -(-images // threads()))
+        return [(slice(i, min(i + fit, images)), slice(0, rows)) for i in range(0, images, fit)]
     count = -(-rows // fit)
-    fit = -(-rows // count)  # even blocks: the last is not a sliver
-    return [(slice(i, i + 1), slice(r, min(r + fit, rows))) for i in range(images) for r in range(0, rows, fit)]
+    if images % threads():  # so many blocks that no core waits for the last
+        count = min(rows, -(-count // threads()) * threads())
+    edges = [rows * k // count for k in range(count + 1)]
+    return [(slice(i, i + 1), slice(a, b)) for i in range(images) for a, b in pairwise(edges)]
 
 
 def groups(xp, items):
@@ -114,3 +116,14 @@ def scratch(xp, name, shape, dtype):
     if key not in memory or memory[key].size < size:
         memory[key] = np.empty(size, dtype)
     return memory[key][:size].reshape(shape)
+
+
+def product(xp, a, b, out):
+    """out = a @ b for a (M, K), M large and K and the columns of b few. On the CPU some rows of `a` at a time, each product
+    a SMALL one: with operands used so few times, OpenBLAS would take as long to copy them into its order as to multiply.
+    """
+    rows = a.shape[0]
+    most = min(rows, SMALL // (b.shape[0] * b.shape[1])) if xp is np else 0
+    together = next((k for k in range(most, 7, -1) if rows % k == 0), rows)
+    split = rows // together, together
+    return xp.matmul(a.reshape(*split, -1), b, out=out.reshape(*split, -1))

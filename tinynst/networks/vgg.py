@@ -86,7 +86,10 @@ class VGG16:
                     (dx,) = ops.max_pool2d_backward(dx, cache)
                 continue
             if name in gradients:
-                dx = gradients[name] if dx is None else dx + gradients[name]
+                if dx is None:
+                    dx = gradients[name]
+                else:
+                    dx += gradients[name]  # never the caller's array: by now dx is a result of ours
             if dx is not None:
                 dx, _, _ = ops.conv2d_backward(dx, cache, need=("x",))
         self._caches = []

@@ -72,13 +72,12 @@ def correlate(x, w, size, stride, top, left, b=None, relu=False, mask=None, memo
     `mask`: x counts as x * (mask > 0).
     """
     xp = arguments.floating(x=x)
-    kh, kw, c, o = w.shape
     if out is None:
-        out = xp.empty((x.shape[0], *size, o), x.dtype)
+        out = xp.empty((x.shape[0], *size, w.shape[3]), x.dtype)
     finish = _finish(xp, b, relu)
     if winograd.suits(w.shape, stride):
         winograd.correlate(x, winograd.transformed(w, memo), size, top, left, finish, mask, out)
-    elif stride == 1 and o * kh < c * kw // 4 and o < 16:
+    elif _suits_few_outputs(w.shape, stride):
         _few_outputs(x, w, top, left, finish, mask, out)
     else:
         _plain(x, w, stride, top, left, finish, mask, out)
@@ -102,62 +101,52 @@ def _plain(x, w, stride, top, left, finish, mask, out):
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
     columns = out.shape[2]
-    weights = w.reshape(-1, o)
 
     def job(block):
         image, row = block
         n, rows = image.stop - image.start, row.stop - row.start
-        h, v = row.start * stride - top, -left
-        window = extended(
-            xp,
-            x[image],
-            h,
-            h + (rows - 1) * stride + kh,
-            v,
-            v + (columns - 1) * stride + kw,
-            "window",
-            None if mask is None else mask[image],
-        )
-        patch = parallel.scratch(xp, "patch", (n, rows, columns, kh, kw * c), x.dtype)
-        patch[...] = patches(xp, window, kh, kw, rows, columns, stride)
+        window = _window(xp, x[image], w.shape, row, columns, stride, top, left, None if mask is None else mask[image])
+        patch, order = patches(xp, window, (kh, kw), rows, columns, stride)
         y = parallel.scratch(xp, "y", (n * rows * columns, o), x.dtype)
-        xp.matmul(patch.reshape(-1, kh * kw * c), weights, out=y)
+        parallel.product(xp, patch, w.transpose(*order, 3).reshape(-1, o), y)
         finish(y)
         out[image, row] = y.reshape(n, rows, columns, o)
 
     parallel.run(job, parallel.blocks(xp, out.shape[0], out.shape[1], columns * (kh * kw * c + o) * x.itemsize))
 
 
+def _window(xp, x, kernel, row, columns, stride, top, left, mask=None):
+    """What the output rows `row` see of x."""
+    h, v = row.start * stride - top, -left
+    bottom, right = (row.stop - 1) * stride - top + kernel[0], v + (columns - 1) * stride + kernel[1]
+    return extended(xp, x, h, bottom, v, right, "window", mask)
+
+
+def _suits_few_outputs(kernel, stride):
+    kh, kw, c, o = kernel
+    return stride == 1 and o < 16 and kh * o < kw * c // 4
+
+
 def _few_outputs(x, w, top, left, finish, mask, out):
     """Product first, shift after, at stride 1. A product with 3 columns wastes the machine, so each image row makes
-    its contribution to all KH output rows that see it in one product with KH*O rows:
+    its contribution to all KH output rows that see it in one product with KH*O columns:
 
-        p[a, o, h, j] = sum over b, c of  x[h, j + b - left, c] * w[a, b, c, o];     y[i] = sum over a of  p[a, :, i + a - top]
+        p[h, j, a, o] = sum over b, c of  x[h, j + b - left, c] * w[a, b, c, o];     y[i] = sum over a of  p[i + a - top, :, a]
     """
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
     columns = out.shape[2]
-    weights = xp.ascontiguousarray(w.transpose(0, 3, 1, 2).reshape(kh * o, kw * c))
+    weights = xp.ascontiguousarray(w.transpose(0, 3, 1, 2).reshape(kh * o, kw * c)).T
 
     def job(block):
         image, row = block
         n, rows = image.stop - image.start, row.stop - row.start
-        seen = rows + kh - 1
-        window = extended(
-            xp,
-            x[image],
-            row.start - top,
-            row.start - top + seen,
-            -left,
-            columns + kw - 1 - left,
-            "window",
-            None if mask is None else mask[image],
-        )
-        patch = parallel.scratch(xp, "patch", (n, seen, columns, 1, kw * c), x.dtype)
-        patch[...] = patches(xp, window, 1, kw, seen, columns, 1)
-        p = parallel.scratch(xp, "product", (kh * o, n * seen * columns), x.dtype)
-        xp.matmul(weights, patch.reshape(-1, kw * c).T, out=p)
-        p = p.reshape(kh, o, n, seen, columns)
+        seen = slice(row.start, row.stop + kh - 1)
+        window = _window(xp, x[image], (1, kw), seen, columns, 1, top, left, None if mask is None else mask[image])
+        patch, _ = patches(xp, window, (1, kw), rows + kh - 1, columns, 1)
+        p = parallel.scratch(xp, "product", (kh * o, patch.shape[0]), x.dtype)  # a plane for each a and o: long rows to add
+        parallel.product(xp, patch, weights, p.T)
+        p = p.reshape(kh, o, n, rows + kh - 1, columns)
         y = parallel.scratch(xp, "y", (o, n, rows, columns), x.dtype)
         y[...] = p[0, :, :, :rows]
         for a in range(1, kh):
@@ -165,60 +154,55 @@ def _few_outputs(x, w, top, left, finish, mask, out):
         out[image, row] = y.transpose(1, 2, 3, 0)
         finish(out[image, row])
 
+    # The KH - 1 rows around a block are computed for its neighbours again: large blocks
     row_bytes = columns * (kw * c + kh * o) * x.itemsize
     parallel.run(job, parallel.blocks(xp, out.shape[0], out.shape[1], row_bytes, max(parallel.BLOCK_BYTES, 3 * kh * row_bytes)))
 
 
 def kernel_gradient(x, dy, kernel, stride, top, left):
     """dw (KH, KW, C, O) of `correlate`: each core sums patches.T @ dy over its blocks; the sums are added in order."""
+    shape = (*kernel, x.shape[3], dy.shape[3])
+    if winograd.suits(shape, stride):
+        return winograd.kernel_gradient(x, dy, top, left)
+    if _suits_few_outputs(shape, stride):
+        return _few_outputs_kernel_gradient(x, dy, shape, top, left)
     xp = arguments.floating(x=x, dy=dy)
     n, rows, columns, o = dy.shape
-    kh, kw = kernel
-    c = x.shape[3]
-    if winograd.suits((kh, kw, c, o), stride):
-        return winograd.kernel_gradient(x, dy, top, left)
-    if stride == 1 and o * kh < c * kw // 4 and o < 16:
-        return _few_outputs_kernel_gradient(x, dy, kernel, top, left)
+    order = None
 
     def job(group):
-        total = xp.zeros((kh * kw * c, o), x.dtype)
+        nonlocal order  # the same for every block
+        total = xp.zeros((shape[0] * shape[1] * shape[2], o), x.dtype)
         for image, row in group:
-            n, rows = image.stop - image.start, row.stop - row.start
-            h, v = row.start * stride - top, -left
-            window = extended(xp, x[image], h, h + (rows - 1) * stride + kh, v, v + (columns - 1) * stride + kw, "window")
-            patch = parallel.scratch(xp, "patch", (n, rows, columns, kh, kw * c), x.dtype)
-            patch[...] = patches(xp, window, kh, kw, rows, columns, stride)
-            total += patch.reshape(-1, kh * kw * c).T @ dy[image, row].reshape(-1, o)
+            window = _window(xp, x[image], shape, row, columns, stride, top, left)
+            patch, order = patches(xp, window, kernel, row.stop - row.start, columns, stride)
+            total += patch.T @ dy[image, row].reshape(-1, o)
         return total
 
-    work = parallel.blocks(xp, n, rows, columns * (kh * kw * c + o) * x.itemsize)
-    return sum(parallel.run(job, parallel.groups(xp, work))).reshape(kh, kw, c, o)
+    work = parallel.blocks(xp, n, rows, columns * (shape[0] * shape[1] * shape[2] + o) * x.itemsize)
+    dw = sum(parallel.run(job, parallel.groups(xp, work))).reshape(*(shape[k] for k in order), o)
+    return xp.ascontiguousarray(dw.transpose(*np.argsort(order), 3))
 
 
-def _few_outputs_kernel_gradient(x, dy, kernel, top, left):
-    """`_few_outputs` transposed: dw[a] = sum over h of  patch of row h, transposed, @ dy[h - a + top]."""
+def _few_outputs_kernel_gradient(x, dy, shape, top, left):
+    """`_few_outputs` transposed: dw[a] = sum over h of  (patch of row h).T @ dy[h - a + top]."""
     xp = arguments.floating(x=x, dy=dy)
     n, rows, columns, o = dy.shape
-    kh, kw = kernel
-    c = x.shape[3]
-    first, seen = -top, rows + kh - 1  # the image rows (from `first`) that some output sees
+    kh, kw, c, _ = shape
 
     def job(group):
         total = xp.zeros((kw * c, kh * o), x.dtype)
-        for image, row in group:
+        for image, row in group:  # rows of x, counted from the first that some output sees
             n, rows = image.stop - image.start, row.stop - row.start
-            h = first + row.start
-            window = extended(xp, x[image], h, h + rows, -left, columns + kw - 1 - left, "window")
-            patch = parallel.scratch(xp, "patch", (n, rows, columns, 1, kw * c), x.dtype)
-            patch[...] = patches(xp, window, 1, kw, rows, columns, 1)
+            window = _window(xp, x[image], (1, kw), row, columns, 1, top, left)
+            patch, _ = patches(xp, window, (1, kw), rows, columns, 1)
             shifted = parallel.scratch(xp, "shifted", (n, rows, columns, kh, o), x.dtype)
             for a in range(kh):
-                i = row.start - a
-                shifted[:, :, :, a] = extended(xp, dy[image], i, i + rows, 0, columns, "dy")
-            total += patch.reshape(-1, kw * c).T @ shifted.reshape(-1, kh * o)
+                shifted[:, :, :, a] = extended(xp, dy[image], row.start - a, row.stop - a, 0, columns, "dy")
+            total += patch.T @ shifted.reshape(-1, kh * o)
         return total
 
-    work = parallel.blocks(xp, n, seen, columns * (kw * c + 2 * kh * o) * x.itemsize)
+    work = parallel.blocks(xp, n, rows + kh - 1, columns * (kw * c + 2 * kh * o) * x.itemsize)
     dw = sum(parallel.run(job, parallel.groups(xp, work)))
     return xp.ascontiguousarray(dw.reshape(kw, c, kh, o).transpose(2, 0, 1, 3))
 

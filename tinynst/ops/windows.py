@@ -33,15 +33,31 @@ def extended(xp, x, top, bottom, left, right, name, mask=None):
     return out
 
 
-def patches(xp, x, kh, kw, rows, columns, stride):
-    """A view of x (N, H, W, C) as (N, rows, columns, KH, KW*C): the patch under each output pixel, nothing copied.
+def patches(xp, x, kernel, rows, columns, stride):
+    """The patch under each output pixel: x (N, H, W, C) -> (N*rows*columns, K), a copy in scratch memory, and the order of
+    the K = KH*KW*C numbers in it as the axes of a kernel (KH, KW, C, O).
 
-    x's last two axes must be dense, so that a patch's row is KW*C numbers in a run.
+    A patch's row is KW*C numbers that lie together in x. Where they are few (a picture has three channels), single runs
+    would be too short to copy fast: then a row of the *image* is the run, and the patches lie in columns.
     """
-    n, _, w, c = x.shape
-    if x.strides[3] != x.itemsize or (w > 1 and x.strides[2] != c * x.itemsize):
-        x = xp.ascontiguousarray(x)
-    sn, sh, _, sc = x.strides
-    shape = (n, rows, columns, kh, kw * c)
     as_strided = np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
-    return as_strided(x, shape, (sn, sh * stride, c * x.itemsize * stride, sh, sc))
+    (kh, kw), (n, _, _, c) = kernel, x.shape
+    if kw * c >= 64 or stride > 1:
+        x = xp.ascontiguousarray(x) if not _dense(x) else x
+        sn, sh, sw, sc = *x.strides[:2], c * x.itemsize, x.itemsize
+        view = as_strided(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, sc))
+        patch = scratch(xp, "patch", view.shape, x.dtype)
+        patch[...] = view
+        return patch.reshape(-1, kh * kw * c), (0, 1, 2)
+    plane = scratch(xp, "plane", (c, *x.shape[:3]), x.dtype)
+    plane[...] = x.transpose(3, 0, 1, 2)
+    sc, sn, sh, sw = plane.strides
+    view = as_strided(plane, (c, kh, kw, n, rows, columns), (sc, sh, sw, sn, sh, sw))
+    patch = scratch(xp, "patch", view.shape, x.dtype)
+    patch[...] = view
+    return patch.reshape(c * kh * kw, -1).T, (2, 0, 1)
+
+
+def _dense(x):
+    """Are the last two axes of x one run of numbers?"""
+    return x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] == x.shape[3] * x.itemsize)

@@ -41,7 +41,6 @@ G = [
 ]
 AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
-SMALL = 10**6  # products of up to so many multiply-adds OpenBLAS does without copying the operands first: twice as fast
 
 
 def suits(shape, stride):
@@ -59,32 +58,38 @@ def transformed(w, memo=None):
     if memo is not None and "u" in memo:
         return memo["u"]
     xp = array_module(w)
-    c, o = w.shape[2:]
-    u = _transform(xp, _matrix(xp, G, w.dtype), w.reshape(9, -1), o, xp.empty((36, c * o), w.dtype)).reshape(36, c, o)
+    u, g = xp.empty((36, *w.shape[2:]), w.dtype), _matrix(xp, G, w.dtype)
+    _each_channel(xp, g, w.reshape(9, *w.shape[2:]), u)
     if memo is not None:
         memo["u"] = u
     return u
 
 
-def _transform(xp, matrix, tiles, channels, out):
-    """out = matrix @ tiles (values of a tile, tiles * channels); on the CPU some tiles at a time, each product a small one."""
-    if xp is not np:
-        return xp.matmul(matrix, tiles, out=out)
-    count = tiles.shape[1] // channels
-    most = max(1, SMALL // (matrix.size * channels))
-    together = next(k for k in range(min(most, count), 0, -1) if count % k == 0) * channels
-    np.matmul(
-        matrix,
-        tiles.reshape(len(tiles), -1, together).transpose(1, 0, 2),
-        out=out.reshape(len(matrix), -1, together).transpose(1, 0, 2),
-    )
+def _each_channel(xp, matrix, kernel, out):
+    """out (L, C, O) = matrix (L, K) @ kernel (K, C, O), input channel by input channel."""
+
+    def job(channels):
+        xp.matmul(matrix, kernel[:, channels].transpose(1, 0, 2), out=out[:, channels].transpose(1, 0, 2))
+
+    c = out.shape[1]
+    count = min(c, parallel.threads()) if xp is np else 1
+    parallel.run(job, [slice(c * k // count, c * (k + 1) // count) for k in range(count)])
+    return out
+
+
+def _transform(xp, matrix, tiles, out):
+    """out = matrix @ tiles, where a column is one channel of one tile."""
+    if xp is np:
+        parallel.product(xp, tiles.T, matrix.T, out.T)
+    else:
+        xp.matmul(matrix, tiles, out=out)
     return out
 
 
 def _blocks(xp, images, rows, columns, c, o):
-    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are SMALL. A larger
+    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are `parallel.SMALL`. A larger
     one is read from memory for each block: blocks about as large as it is."""
-    tiles = SMALL // (c * o) if c * o <= 128 * 128 else c * o // (c + o)
+    tiles = parallel.SMALL // (c * o) if c * o <= 128 * 128 else c * o // (c + o)
     return parallel.blocks(xp, images, rows, columns, tiles)
 
 
@@ -119,9 +124,9 @@ def correlate(x, u, size, top, left, finish, mask, out):
         n, rows = image.stop - image.start, row.stop - row.start
         count = n * rows * columns
         tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles", None if mask is None else mask[image])
-        v = _transform(xp, b, tiles, c, parallel.scratch(xp, "v", (36, count * c), x.dtype))
+        v = _transform(xp, b, tiles, parallel.scratch(xp, "v", (36, count * c), x.dtype))
         m = xp.matmul(v.reshape(36, count, c), u, out=parallel.scratch(xp, "m", (36, count, o), x.dtype))
-        y = _transform(xp, a, m.reshape(36, -1), o, parallel.scratch(xp, "y", (16, count * o), x.dtype)).reshape(-1, o)
+        y = _transform(xp, a, m.reshape(36, -1), parallel.scratch(xp, "y", (16, count * o), x.dtype)).reshape(-1, o)
         finish(y)
         y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
         place = out[image, 4 * row.start : 4 * row.stop]
@@ -147,13 +152,13 @@ def kernel_gradient(x, dy, top, left):
             n, rows = image.stop - image.start, row.stop - row.start
             count = n * rows * columns
             tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles")
-            v = _transform(xp, b, tiles, c, parallel.scratch(xp, "v", (36, count * c), x.dtype))
+            v = _transform(xp, b, tiles, parallel.scratch(xp, "v", (36, count * c), x.dtype))
             tiles = _cut(xp, dy[image], 4 * row.start, 0, rows, columns, 4, "tiles")
-            dm = _transform(xp, at, tiles, o, parallel.scratch(xp, "m", (36, count * o), x.dtype))
+            dm = _transform(xp, at, tiles, parallel.scratch(xp, "m", (36, count * o), x.dtype))
             part = parallel.scratch(xp, "du", (36, c, o), x.dtype)
             du += xp.matmul(v.reshape(36, count, c).transpose(0, 2, 1), dm.reshape(36, count, o), out=part)
         return du
 
     work = _blocks(xp, n, -(-height // 4), columns, c, o)
     du = sum(parallel.run(job, parallel.groups(xp, work)))
-    return (_matrix(xp, np.transpose(G), x.dtype) @ du.reshape(36, -1)).reshape(3, 3, c, o)
+    return _each_channel(xp, _matrix(xp, np.transpose(G), x.dtype), du, xp.empty((9, c, o), x.dtype)).reshape(3, 3, c, o)
