@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import parallel
 from . import arguments, winograd
-from .windows import extended, patches
+from .windows import extended, patches, planar_patches
 
 
 def conv2d(x, w, b=None, stride=1, pad=0, relu=False, memo=None):
@@ -101,14 +101,16 @@ def _plain(x, w, stride, top, left, finish, mask, out):
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
     columns = out.shape[2]
+    few_inputs = _few_inputs(w.shape)
+    cut = planar_patches if few_inputs else patches
+    weights = (w.transpose(2, 0, 1, 3) if few_inputs else w).reshape(-1, o)
 
     def job(block):
         image, row = block
         n, rows = image.stop - image.start, row.stop - row.start
         window = _window(xp, x[image], w.shape, row, columns, stride, top, left, None if mask is None else mask[image])
-        patch, order = patches(xp, window, (kh, kw), rows, columns, stride)
         y = parallel.scratch(xp, "y", (n * rows * columns, o), x.dtype)
-        parallel.product(xp, patch, w.transpose(*order, 3).reshape(-1, o), y)
+        parallel.product(xp, cut(xp, window, (kh, kw), rows, columns, stride), weights, y)
         finish(y)
         out[image, row] = y.reshape(n, rows, columns, o)
 
@@ -120,6 +122,11 @@ def _window(xp, x, kernel, row, columns, stride, top, left, mask=None):
     h, v = row.start * stride - top, -left
     bottom, right = (row.stop - 1) * stride - top + kernel[0], v + (columns - 1) * stride + kernel[1]
     return extended(xp, x, h, bottom, v, right, "window", mask)
+
+
+def _few_inputs(kernel):
+    """Does an image row make a longer run to copy than a row of the kernel? (see `planar_patches`)"""
+    return kernel[1] * kernel[2] < 64
 
 
 def _suits_few_outputs(kernel, stride):
@@ -136,14 +143,14 @@ def _few_outputs(x, w, top, left, finish, mask, out):
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
     columns = out.shape[2]
-    weights = xp.ascontiguousarray(w.transpose(0, 3, 1, 2).reshape(kh * o, kw * c)).T
+    weights = w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o)
 
     def job(block):
         image, row = block
         n, rows = image.stop - image.start, row.stop - row.start
         seen = slice(row.start, row.stop + kh - 1)
         window = _window(xp, x[image], (1, kw), seen, columns, 1, top, left, None if mask is None else mask[image])
-        patch, _ = patches(xp, window, (1, kw), rows + kh - 1, columns, 1)
+        patch = patches(xp, window, (1, kw), rows + kh - 1, columns)
         p = parallel.scratch(xp, "product", (kh * o, patch.shape[0]), x.dtype)  # a plane for each a and o: long rows to add
         parallel.product(xp, patch, weights, p.T)
         p = p.reshape(kh, o, n, rows + kh - 1, columns)
@@ -161,45 +168,43 @@ def _few_outputs(x, w, top, left, finish, mask, out):
 
 def kernel_gradient(x, dy, kernel, stride, top, left):
     """dw (KH, KW, C, O) of `correlate`: each core sums patches.T @ dy over its blocks; the sums are added in order."""
-    shape = (*kernel, x.shape[3], dy.shape[3])
-    if winograd.suits(shape, stride):
-        return winograd.kernel_gradient(x, dy, top, left)
-    if _suits_few_outputs(shape, stride):
-        return _few_outputs_kernel_gradient(x, dy, shape, top, left)
     xp = arguments.floating(x=x, dy=dy)
-    n, rows, columns, o = dy.shape
-    order = None
+    (kh, kw), c, o = kernel, x.shape[3], dy.shape[3]
+    if winograd.suits((kh, kw, c, o), stride):
+        return winograd.kernel_gradient(x, dy, top, left)
+    if _suits_few_outputs((kh, kw, c, o), stride):
+        return _few_outputs_kernel_gradient(x, dy, kernel, top, left)
+    n, rows, columns, _ = dy.shape
+    few_inputs = _few_inputs((kh, kw, c, o))
+    cut = planar_patches if few_inputs else patches
 
     def job(group):
-        nonlocal order  # the same for every block
-        total = xp.zeros((shape[0] * shape[1] * shape[2], o), x.dtype)
+        total = xp.zeros((kh * kw * c, o), x.dtype)
         for image, row in group:
-            window = _window(xp, x[image], shape, row, columns, stride, top, left)
-            patch, order = patches(xp, window, kernel, row.stop - row.start, columns, stride)
+            window = _window(xp, x[image], kernel, row, columns, stride, top, left)
+            patch = cut(xp, window, kernel, row.stop - row.start, columns, stride)
             total += patch.T @ dy[image, row].reshape(-1, o)
         return total
 
-    work = parallel.blocks(xp, n, rows, columns * (shape[0] * shape[1] * shape[2] + o) * x.itemsize)
-    dw = sum(parallel.run(job, parallel.groups(xp, work))).reshape(*(shape[k] for k in order), o)
-    return xp.ascontiguousarray(dw.transpose(*np.argsort(order), 3))
+    work = parallel.blocks(xp, n, rows, columns * (kh * kw * c + o) * x.itemsize)
+    dw = sum(parallel.run(job, parallel.groups(xp, work)))
+    return xp.ascontiguousarray(dw.reshape(c, kh, kw, o).transpose(1, 2, 0, 3)) if few_inputs else dw.reshape(kh, kw, c, o)
 
 
-def _few_outputs_kernel_gradient(x, dy, shape, top, left):
+def _few_outputs_kernel_gradient(x, dy, kernel, top, left):
     """`_few_outputs` transposed: dw[a] = sum over h of  (patch of row h).T @ dy[h - a + top]."""
     xp = arguments.floating(x=x, dy=dy)
-    n, rows, columns, o = dy.shape
-    kh, kw, c, _ = shape
+    (kh, kw), c, (n, rows, columns, o) = kernel, x.shape[3], dy.shape
 
     def job(group):
         total = xp.zeros((kw * c, kh * o), x.dtype)
         for image, row in group:  # rows of x, counted from the first that some output sees
             n, rows = image.stop - image.start, row.stop - row.start
             window = _window(xp, x[image], (1, kw), row, columns, 1, top, left)
-            patch, _ = patches(xp, window, (1, kw), rows, columns, 1)
             shifted = parallel.scratch(xp, "shifted", (n, rows, columns, kh, o), x.dtype)
             for a in range(kh):
                 shifted[:, :, :, a] = extended(xp, dy[image], row.start - a, row.stop - a, 0, columns, "dy")
-            total += patch.T @ shifted.reshape(-1, kh * o)
+            total += patches(xp, window, (1, kw), rows, columns).T @ shifted.reshape(-1, kh * o)
         return total
 
     work = parallel.blocks(xp, n, rows + kh - 1, columns * (kw * c + 2 * kh * o) * x.itemsize)

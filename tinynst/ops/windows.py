@@ -33,29 +33,34 @@ def extended(xp, x, top, bottom, left, right, name, mask=None):
     return out
 
 
-def patches(xp, x, kernel, rows, columns, stride):
-    """The patch under each output pixel: x (N, H, W, C) -> (N*rows*columns, K), a copy in scratch memory, and the order of
-    the K = KH*KW*C numbers in it as the axes of a kernel (KH, KW, C, O).
-
-    A patch's row is KW*C numbers that lie together in x. Where they are few (a picture has three channels), single runs
-    would be too short to copy fast: then a row of the *image* is the run, and the patches lie in columns.
-    """
-    as_strided = np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
+def patches(xp, x, kernel, rows, columns, stride=1):
+    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory: (N*rows*columns, KH*KW*C)."""
     (kh, kw), (n, _, _, c) = kernel, x.shape
-    if kw * c >= 64 or stride > 1:
-        x = xp.ascontiguousarray(x) if not _dense(x) else x
-        sn, sh, sw, sc = *x.strides[:2], c * x.itemsize, x.itemsize
-        view = as_strided(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, sc))
-        patch = scratch(xp, "patch", view.shape, x.dtype)
-        patch[...] = view
-        return patch.reshape(-1, kh * kw * c), (0, 1, 2)
-    plane = scratch(xp, "plane", (c, *x.shape[:3]), x.dtype)
-    plane[...] = x.transpose(3, 0, 1, 2)
-    sc, sn, sh, sw = plane.strides
-    view = as_strided(plane, (c, kh, kw, n, rows, columns), (sc, sh, sw, sn, sh, sw))
+    if not _dense(x):
+        x = xp.ascontiguousarray(x)
+    sn, sh, sw = *x.strides[:2], c * x.itemsize
+    view = as_strided(xp)(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, x.itemsize))
     patch = scratch(xp, "patch", view.shape, x.dtype)
     patch[...] = view
-    return patch.reshape(c * kh * kw, -1).T, (2, 0, 1)
+    return patch.reshape(-1, kh * kw * c)
+
+
+def planar_patches(xp, x, kernel, rows, columns, stride=1):
+    """The same with the numbers of a patch in the order (C, KH, KW), for images of few channels. There KW*C numbers, the
+    longest run that a patch takes from x, are too few to copy fast; plane by plane a row of the *image* is the run.
+    """
+    (kh, kw), c = kernel, x.shape[3]
+    planes = scratch(xp, "planes", (c, *x.shape[:3]), x.dtype)
+    planes[...] = x.transpose(3, 0, 1, 2)
+    sc, sn, sh, sw = planes.strides
+    view = as_strided(xp)(planes, (c, kh, kw, x.shape[0], rows, columns), (sc, sh, sw, sn, sh * stride, sw * stride))
+    patch = scratch(xp, "patch", view.shape, x.dtype)
+    patch[...] = view
+    return patch.reshape(c * kh * kw, -1).T
+
+
+def as_strided(xp):
+    return np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
 
 
 def _dense(x):

@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import parallel
 from ..device import array_module
-from .windows import extended
+from .windows import as_strided, extended
 
 BT = [
     [4, 0, -5, 0, 1, 0],
@@ -96,8 +96,7 @@ def _blocks(xp, images, rows, columns, c, o):
 def _tiles(xp, x, rows, columns, step, side):
     """A view of x (N, H, W, C) as (side, side, N, rows, columns, C): tiles of side x side, `step` apart."""
     sn, sh, sw, sc = x.strides
-    as_strided = np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
-    return as_strided(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, step * sh, step * sw, sc))
+    return as_strided(xp)(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, step * sh, step * sw, sc))
 
 
 def _cut(xp, x, top, left, rows, columns, side, name, mask=None):
