@@ -68,9 +68,10 @@ class StyleTask:
         return images.sheet([[painting, *self.photos], [painting, *results]], [[name], ["", *["stylised"] * len(results)]])
 
     def save_weights(self, path, iteration, losses):
-        """Settings go in without folders: the file is made to be given away."""
-        s = {k: Path(v).name if k in ("style", "content", "init", "vgg") and v else v for k, v in self.settings.items()}
-        s["samples"] = [Path(v).name for v in s["samples"]]
+        """The settings go in without folders: the file is made to be given away."""
+        mine = ("out", "resume", "samples", "every", "device")  # where and how it ran, not what was learnt
+        s = {k: v for k, v in self.settings.items() if k not in mine}
+        s.update({k: Path(s[k]).name for k in ("style", "content", "init", "vgg") if s[k]})
         about = {
             "kind": "style",
             "summary": f"{Path(s['style']).stem.replace('_', ' ')}, {iteration} iterations",

@@ -87,7 +87,7 @@ def _transform(xp, matrix, tiles, out):
 
 
 def _blocks(xp, images, rows, columns, c, o):
-    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are `parallel.SMALL`. A larger
+    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are SMALL. A larger
     one is read from memory for each block: blocks about as large as it is."""
     tiles = parallel.SMALL // (c * o) if c * o <= 128 * 128 else c * o // (c + o)
     return parallel.blocks(xp, images, rows, columns, tiles)

@@ -1,0 +1,161 @@
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinynst import checkpoint, device, images, train, weights
+from tinynst.cli import UserError
+from tinynst.networks import style_net
+from tinynst.samples import PHOTOS, STYLES
+
+# The real command on real photos with the real VGG-16, as small as it gets
+SMALL = ["--iterations", "6", "--every", "2", "--batch", "2", "--image-size", "32", "--style-size", "48", "--width", "2"]
+SMALL += ["--style-layers", "relu1_2", "relu2_2", "--content-layers", "relu2_2"]
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The options above with one small test photo, and a folder of our own to work in."""
+    monkeypatch.chdir(tmp_path)
+    images.save(tmp_path / "photo.png", images.load(PHOTOS / "coffee.jpg", 40))
+    return [*SMALL, "--samples", str(tmp_path / "photo.png")]
+
+
+def net_of(out):
+    return checkpoint.load(out / "checkpoint.h5")[0]["net"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, capsys, small):
+    out = tmp_path / "run"
+    assert train.main([*small, "--out", str(out)]) == 0
+    arrays, about = weights.load(out / "weights.h5")
+    assert about["kind"] == "style" and about["style_image"] == "starry_night.jpg" and about["iterations"] == 6
+    assert about["settings"]["width"] == 2 and about["settings"]["content"] == "photos" and about["photos"] == 80
+    assert str(tmp_path) not in str(about)  # made to be given away
+    assert set(about["losses"]) == {"content", "style", "tv", "total"}
+    assert same(arrays, net_of(out))
+    thumbnail = weights.read_thumbnail(out / "weights.h5")
+    assert max(thumbnail.shape[:2]) == 48
+    assert images.load(out / "samples/000006.png").std() > 10
+    assert str(out / "samples" / "000006.png") in capsys.readouterr().out
+
+
+def test_the_first_step_goes_downhill_in_every_variant(tmp_path, small):
+    for norm, upsample in (("batch", "nearest"), ("instance", "transpose")):
+        out = tmp_path / norm
+        train.main([*small, "--norm", norm, "--upsample", upsample, "--iterations", "30", "--lr", "1e-2", "--out", str(out)])
+        totals = [float(row.split(",")[-1]) for row in (out / "losses.csv").read_text().splitlines()[1:]]
+        assert np.mean(totals[-5:]) < 0.5 * np.mean(totals[:5])
+        assert style_net(norm, upsample, 2).buffers().keys() <= net_of(out).keys()
+
+
+def test_kill_at_a_random_moment_five_times_then_the_same_weights(tmp_path, small):
+    """SIGKILL, so that nothing can be tidied up; batch norm, so that running statistics are resumed too."""
+    options = [*small, "--norm", "batch", "--iterations", "40"]
+    train.main([*options, "--out", str(tmp_path / "whole")])
+    out = tmp_path / "killed"
+    chance = random.Random(20161008)
+    command = [sys.executable, "-m", "tinynst.train", "--out", str(out)]
+    for kill in range(5):
+        resume = ["--resume"] if (out / "checkpoint.h5").exists() else options
+        with subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+            target = 2 + 6 * kill + chance.randrange(6)  # an iteration; the kill comes at any moment in or after it
+            while run.poll() is None and rows(out) < target:
+                time.sleep(0.005)
+            time.sleep(chance.random() * 0.05)
+            run.send_signal(signal.SIGKILL)
+            errors = run.stderr.read().decode()
+        assert "Error" not in errors, errors
+    assert rows(out) < 40  # it was killed before its end
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert same(net_of(out), net_of(tmp_path / "whole"))
+    assert (out / "losses.csv").read_bytes() == (tmp_path / "whole/losses.csv").read_bytes()
+    arrays, _ = checkpoint.load(out / "checkpoint.h5")
+    expected, _ = checkpoint.load(tmp_path / "whole/checkpoint.h5")
+    assert same(arrays["m"], expected["m"]) and same(arrays["v"], expected["v"])
+
+
+def rows(out):
+    try:
+        return max(0, (out / "losses.csv").read_text().count("\n") - 1)
+    except FileNotFoundError:
+        return 0
+
+
+def test_resume_keeps_the_settings_and_refuses_others(tmp_path, small):
+    out = tmp_path / "run"
+    train.main([*small, "--out", str(out)])
+    with pytest.raises(UserError, match="holds a run already"):
+        train.main([*small, "--out", str(out)])
+    with pytest.raises(UserError, match=r"--lr cannot change on --resume: the run was started with 0\.001"):
+        train.main(["--resume", "--out", str(out), "--lr", "0.1"])
+    train.main(["--resume", "--out", str(out), "--iterations", "8"])
+    assert checkpoint.load(out / "checkpoint.h5")[1]["iteration"] == 8
+    train.main([*small, "--iterations", "8", "--out", str(tmp_path / "straight")])
+    assert same(net_of(out), net_of(tmp_path / "straight"))
+
+
+def test_init_starts_from_given_weights(tmp_path, small):
+    net = style_net(width=2, seed=5)
+    weights.save(tmp_path / "w.h5", net.parameters(), {"kind": "style", "settings": {}})
+    options = [*small, "--lr", "0", "--iterations", "1", "--init", str(tmp_path / "w.h5")]
+    train.main([*options, "--out", str(tmp_path / "run")])
+    assert same(net_of(tmp_path / "run"), net.parameters())  # a rate of zero moves nothing
+    with pytest.raises(UserError, match="does not fit"):
+        train.main([*options, "--width", "3", "--out", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--style", "nowhere.jpg"], "nowhere.jpg"),
+        (["--content", "nowhere"], "nowhere"),
+        (["--content", str(STYLES / "SOURCES.tsv")], "SOURCES.tsv"),
+        (["--style-layers", "relu9_9"], "no layer 'relu9_9'; choose from relu1_1"),
+        (["--style-weights", "1", "2", "3"], "one for each of 4 layers"),
+        (["--content-weights", "nan"], "--content-weights"),
+        (["--content-weights", "0", "--style-weights", "0", "--tv-weight", "0"], "nothing to learn"),
+        (["--image-size", "8"], "--image-size is 8; it should be at least 32"),
+        (["--iterations", "0"], "--iterations is 0"),
+        (["--lr", "-1"], "--lr is -1.0"),
+        (["--lr-fall", "1.5"], "between 0 and 1"),
+        (["--vgg", "nowhere.h5"], "nowhere.h5"),
+        (["--init", "no-such-style"], "no-such-style"),
+        (["--resume"], "--resume needs --out"),
+        (["--resume", "--out", "nowhere"], "nowhere"),
+        (["--samples", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_write_nothing(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        train.main(options)
+    assert message in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_status_2(tmp_path):
+    for options in (["--device", "tpu"], ["--batch", "many"], ["--style", "nowhere.jpg"]):
+        done = subprocess.run([sys.executable, "-m", "tinynst.train", *options], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("tinynst train: ")
+
+
+def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path, small):
+    train.main([*small, "--iterations", "2", "--out", str(tmp_path / "cpu")])
+    train.main([*small, "--iterations", "2", "--device", "cuda", "--out", str(tmp_path / "cuda")])
+    cpu, cuda = net_of(tmp_path / "cpu"), net_of(tmp_path / "cuda")
+    losses = [[float(v) for v in row.split(",")] for row in (tmp_path / "cpu/losses.csv").read_text().splitlines()[1:]]
+    others = [[float(v) for v in row.split(",")] for row in (tmp_path / "cuda/losses.csv").read_text().splitlines()[1:]]
+    np.testing.assert_allclose(others[0], losses[0], rtol=1e-4)
+    for name in cpu:  # Adam's first steps are lr in size whatever the gradient is: near zero it may take the other sign
+        assert np.mean(np.abs(cpu[name] - cuda[name]) > 1e-4) < 0.05, name
+    assert device.select("cuda") is strict
