@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from .device import DeviceError
+from .parallel import threads
 
 COMMANDS = {
     "train": "train a style net",
@@ -48,6 +49,11 @@ def run(command, name, arguments=None):
     `command` takes a list of strings (None: those of the command line). Anything that is not the user's mistake
     keeps its traceback: it is ours.
     """
+    try:
+        threads()
+    except ValueError as error:
+        print(f"tinynst {name}: {error}", file=sys.stderr)
+        sys.exit(2)
     try:
         status = command(arguments)
     except (UserError, DeviceError, OSError) as error:

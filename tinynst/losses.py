@@ -48,6 +48,7 @@ def style_loss(f, target_gram, weight=1.0):
 def tv_loss(y):
     """Total variation of images (N, H, W, C): half the sum of squared differences of neighbours, down and across."""
     xp = arguments.floating(y=y)
+    arguments.shape("y", y, "N", "H", "W", "C")
     down, across = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1]
     n = y.shape[0]
     value = 0.5 * (float((down * down).sum()) + float((across * across).sum())) / n
@@ -79,7 +80,8 @@ class StyleObjective:
 
     def __call__(self, y, targets):
         """Return ({"content", "style", "tv", "total": weighted float}, gradient by y) for images y (N, H, W, 3), 0..255."""
-        features = self.vgg.forward(y, tuple({**self.content, **self.style}))
+        layers = tuple({**self.content, **self.style})
+        features = self.vgg.forward(y, layers) if layers else {}
         terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
 
         for name, weight in self.content.items():
@@ -90,7 +92,7 @@ class StyleObjective:
             value, df = style_loss(features[name], self.grams[name], weight)
             terms["style"] += value
             gradients[name] = df if name not in gradients else gradients[name] + df
-        dy = self.vgg.backward(gradients)
+        dy = self.vgg.backward(gradients) if layers else array_module(y).zeros_like(y)
         if self.tv:
             value, dtv = tv_loss(y)
             terms["tv"] = self.tv * value

@@ -35,8 +35,8 @@ class StyleTask:
         self.objective = StyleObjective(
             VGG16.load(settings["vgg"], xp),
             xp.asarray(self.style[None]),
-            dict(zip(settings["content_layers"], settings["content_weights"], strict=True)),
-            dict(zip(settings["style_layers"], settings["style_weights"], strict=True)),
+            _weighted(settings["content_layers"], settings["content_weights"]),
+            _weighted(settings["style_layers"], settings["style_weights"]),
             settings["tv_weight"],
         )
 
@@ -88,6 +88,11 @@ class StyleTask:
         weights.save(path, {**self.net.parameters(), **self.net.buffers()}, about, thumbnail=thumbnail)
 
 
+def _weighted(layers, values):
+    """{layer: weight}, without those that count for nothing: they would cost as much as the others."""
+    return {layer: value for layer, value in zip(layers, values, strict=True) if value}
+
+
 def _parser():
     parser = Parser(
         prog="tinynst train",
@@ -111,6 +116,7 @@ def _parser():
     add("--style-weights", nargs="*", type=float, default=[5.0], metavar="W", help="one, or one for each style layer")
     add("--tv-weight", type=float, default=1e-6, help="weight of the total variation: more, smoother")
     add("--lr", type=float, default=1e-3, help="Adam's learning rate")
+    add("--lr-rise", type=int, default=0, metavar="N", help="let it rise from zero over the first N steps")
     add("--lr-decay-every", type=int, default=0, metavar="N", help="multiply it by --lr-decay-factor every N steps (0: never)")
     add("--lr-decay-factor", type=float, default=0.5, metavar="F", help="see --lr-decay-every")
     add("--lr-fall", type=float, default=0.0, metavar="SHARE", help="let it fall to zero over this last share of the run")
@@ -129,7 +135,7 @@ def _check(s):
     for name, least in {"iterations": 1, "batch": 1, "image_size": 32, "style_size": 16, "width": 1, "every": 1}.items():
         if s[name] < least:
             raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least {least}")
-    for name in ("tv_weight", "lr", "lr_decay_every", "seed"):
+    for name in ("tv_weight", "lr", "lr_rise", "lr_decay_every", "seed"):
         if not 0 <= s[name] < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least 0")
     for name in ("lr_fall", "lr_decay_factor"):
@@ -199,6 +205,7 @@ def main(arguments=None):
     task.settings = settings
     schedule = {
         "lr": settings["lr"],
+        "rise": settings["lr_rise"],
         "decay_every": settings["lr_decay_every"],
         "decay_factor": settings["lr_decay_factor"],
         "fall": settings["lr_fall"],

@@ -26,11 +26,11 @@ from .files import written_whole
 from .optim import Adam
 
 
-def learning_rate(iteration, iterations, lr, decay_every=0, decay_factor=0.5, fall=0.0):
-    """The rate at `iteration` (from 0): lr, times `decay_factor` after each `decay_every` iterations (0: never), falling
-    evenly to zero over the last share `fall` of the run (0: not at all)."""
-    if decay_every:
-        lr *= decay_factor ** (iteration // decay_every)
+def learning_rate(iteration, iterations, lr, rise=0, decay_every=0, decay_factor=0.5, fall=0.0):
+    """The rate at `iteration` (from 0): lr, reached evenly over the first `rise` iterations, times `decay_factor` after
+    each `decay_every` iterations (0: never), falling evenly to zero over the last share `fall` of the run (0: not at all)."""
+    lr *= min(1.0, (iteration + 1) / rise) if rise else 1.0
+    lr *= decay_factor ** (iteration // decay_every) if decay_every else 1.0
     left = (iterations - iteration) / iterations
     return lr * min(1.0, left / fall) if fall else lr
 

@@ -31,6 +31,8 @@ class TransformNet:
 
     def backward(self, dy, input_gradient=True):
         """The gradient by the images (None without `input_gradient`), from dy (N, H, W, 3); leaves those by the parameters."""
+        if self._size is None:
+            raise RuntimeError("backward needs a forward(images, training=True) before it")
         n, h, w, c = dy.shape
         if (h, w) != self._size:
             full = array_module(dy).zeros((n, *self._size, c), dy.dtype)
@@ -56,6 +58,7 @@ class TransformNet:
         for name, array in own.items():
             if array.shape != arrays[name].shape:
                 raise ValueError(f"{name} has shape {arrays[name].shape} in the weights, {array.shape} in the net")
+        for name, array in own.items():  # all or nothing
             array[...] = array_module(array).asarray(arrays[name].astype(array.dtype))
 
 

@@ -17,7 +17,10 @@ def floating(**arrays):
             array_module(array)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
-    xp = array_module(*given.values())
+    try:
+        xp = array_module(*given.values())
+    except TypeError as error:
+        raise TypeError(f"{', '.join(given)}: {error}") from None
     first = next(iter(given))
     for name, array in given.items():
         if array.dtype not in (np.float32, np.float64):

@@ -33,15 +33,15 @@ def conv_transpose2d(x, w, b=None, stride=2, pad=1, output_pad=1):
     size = tuple((x.shape[k + 1] - 1) * stride - 2 * pad + w.shape[k] + output_pad for k in (0, 1))
     if min(size) < 1:
         raise ValueError(f"pad {pad} leaves nothing of the output ({size[0]}x{size[1]}); use a smaller pad")
-    return transposed(x, w, size, stride, pad, pad, b), (x, w, b is not None, stride, pad)
+    return transposed(x, w, size, stride, pad, pad, b), (x, w, b is not None, stride, pad, size)
 
 
 def conv_transpose2d_backward(dy, cache, need=("x", "w")):
     """Return dx, dw, db for dy (N, OH, OW, OUT): dx is conv2d of dy with w, dw is conv2d's with x and dy in each other's
     place, db the sum of dy. None where there is no b or the gradient is not in `need`."""
-    x, w, has_b, stride, pad = cache
+    x, w, has_b, stride, pad, size = cache
     arguments.floating(x=x, dy=dy)
-    arguments.shape("dy", dy, x.shape[0], "OH", "OW", w.shape[2])
+    arguments.shape("dy", dy, x.shape[0], *size, w.shape[2])
     dx = dw = db = None
     if "x" in need:
         dx = correlate(dy, w, x.shape[1:3], stride, pad, pad)

@@ -18,14 +18,14 @@ def reflect_pad2d(x, pad):
     arguments.shape("x", x, "N", "H", "W", "C")
     pad = arguments.whole("pad", pad, 0)
     rows, columns = (xp.asarray(_mirrored(size, pad)) for size in x.shape[1:3])
-    return x[:, rows][:, :, columns], (x.shape[1:3], pad)
+    return x[:, rows][:, :, columns], (x.shape, pad)
 
 
 def reflect_pad2d_backward(dy, cache):
     """Return (dx,): every pixel gathers the gradients of all its mirror images, the border folded back on the image."""
-    (h, w), pad = cache
+    (n, h, w, c), pad = cache
     arguments.floating(dy=dy)
-    arguments.shape("dy", dy, "N", h + 2 * pad, w + 2 * pad, "C")
+    arguments.shape("dy", dy, n, h + 2 * pad, w + 2 * pad, c)
     return (_fold(_fold(dy, h, pad).swapaxes(1, 2), w, pad).swapaxes(1, 2),)
 
 

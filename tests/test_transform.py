@@ -1,0 +1,199 @@
+"""The style net: sizes in and out, Table 1 inside, gradients of the whole, and weights loaded into it."""
+
+import numpy as np
+import pytest
+from cases import photos, refuses, slope
+
+from tinynst.device import asarray, to_numpy
+from tinynst.networks import style_net
+
+VARIANTS = [(norm, upsample) for norm in ("instance", "batch") for upsample in ("transpose", "nearest")]
+all_variants = pytest.mark.parametrize(("norm", "upsample"), VARIANTS)
+
+
+@all_variants
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (16, 16), (17, 30), (33, 64)], ids=str)
+def test_the_size_comes_back(norm, upsample, size):
+    net = style_net(norm, upsample, width=2)
+    images = photos(1, *size, 3, dtype=np.float32)
+    y = net.forward(images)
+    assert y.shape == (1, *size, 3)
+    assert y.dtype == np.float32
+    assert np.isfinite(y).all()
+    assert np.array_equal(images, photos(1, *size, 3, dtype=np.float32))
+    dy = np.ones_like(net.forward(images, training=True))
+    dx = net.backward(dy)
+    assert dx.shape == images.shape
+    assert np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("xp", ["strict", pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True)
+@all_variants
+def test_on_a_gpu(xp, norm, upsample):
+    """The numbers of NumPy, forward and backward; training and use differ for batch norm alone."""
+    images, dy = photos(2, 6, 5, 3), np.random.default_rng(0).standard_normal((2, 6, 5, 3))
+    results = []
+    for module in (np, xp):
+        net = style_net(norm, upsample, width=2, xp=module, dtype=np.float64)
+        y = net.forward(asarray(images, module), training=True)
+        dx = net.backward(asarray(dy, module))
+        used = net.forward(asarray(images, module))
+        arrays = {"y": y, "dx": dx, "used": used, **net.gradients(), **net.buffers()}
+        results.append({name: to_numpy(array) for name, array in arrays.items()})
+    for name, expected in results[0].items():
+        assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max(), name
+    same = np.array_equal(results[1]["y"], results[1]["used"])
+    assert same == (norm == "instance")
+
+
+@all_variants
+def test_gradients_of_the_whole(norm, upsample):
+    """By the image and by a dozen of the parameters, each as a whole, for a random dy."""
+    net, images = style_net(norm, upsample, width=2, dtype=np.float64), photos(1, 6, 5, 3)
+    rng = np.random.default_rng(0)
+    dy = rng.standard_normal(images.shape)
+    net.forward(images, training=True)
+    dx = net.backward(dy)
+    gradients, parameters = net.gradients(), net.parameters()
+    assert list(gradients) == list(parameters)
+    assert all(gradients[name].shape == p.shape for name, p in parameters.items())
+
+    def along(name):
+        def loss(value):
+            parameters[name][...] = value
+            return float((net.forward(images, training=True) * dy).sum())
+
+        return loss
+
+    names = ["conv1.w", "conv3_norm.gamma", "residual1.conv2.w", "up1.w", "out.w", "out.b"]
+    names += list(rng.choice([name for name in parameters if name not in names], 6, replace=False))
+    for name in names:
+        at, g = parameters[name].copy(), gradients[name]
+        direction = rng.standard_normal(at.shape)
+        direction /= np.linalg.norm(direction)
+        change = slope(along(name), at, direction, 1e-6)
+        along(name)(at)
+        assert abs((g * direction).sum() - change) <= 2e-6 * np.linalg.norm(g) + 1e-8, name
+    direction = rng.standard_normal(images.shape)
+    change = slope(lambda x: float((net.forward(x, training=True) * dy).sum()), images, direction, 1e-5)
+    assert abs((dx * direction).sum() - change) <= 2e-6 * np.linalg.norm(dx)
+
+
+def test_sizes_inside_are_those_of_table_1():
+    net = style_net(width=1)
+    x, sizes = photos(1, 256, 256, 3, dtype=np.float32), {}
+    for name, layer in net.layers.layers.items():
+        x = layer.forward(x, False)
+        sizes[name] = x.shape[1:]
+    table = {
+        "pad": (336, 3),
+        "conv1": (336, 1),
+        "conv2": (168, 2),
+        "conv3": (84, 4),
+        "residual1": (80, 4),
+        "residual5": (64, 4),
+    }
+    table |= {"up1": (128, 2), "up2": (256, 1), "out": (256, 3), "tanh": (256, 3)}
+    assert {name: sizes[name] for name in table} == {name: (size, size, c) for name, (size, c) in table.items()}
+
+
+@all_variants
+def test_parameters_of_table_1(norm, upsample):
+    """By name and shape, at the paper's width."""
+    shapes = {name: p.shape for name, p in style_net(norm, upsample).parameters().items()}
+    kernels = {"conv1": (9, 9, 3, 32), "conv2": (3, 3, 32, 64), "conv3": (3, 3, 64, 128), "out": (9, 9, 32, 3)}
+    kernels |= {f"residual{k}.conv{i}": (3, 3, 128, 128) for k in range(1, 6) for i in (1, 2)}
+    turned = upsample == "nearest"
+    kernels |= {"up1": (3, 3, 128, 64) if turned else (3, 3, 64, 128), "up2": (3, 3, 64, 32) if turned else (3, 3, 32, 64)}
+    norms = {"conv1": 32, "conv2": 64, "conv3": 128, "up1": 64, "up2": 32}
+    expected = {f"{name}.w": shape for name, shape in kernels.items()} | {"out.b": (3,)}
+    for array in ("gamma", "beta"):
+        expected |= {f"{name}_norm.{array}": (c,) for name, c in norms.items()}
+        expected |= {f"residual{k}.norm{i}.{array}": (128,) for k in range(1, 6) for i in (1, 2)}
+    assert shapes == expected
+    buffers = style_net(norm, upsample, width=2).buffers()
+    assert len(buffers) == (2 * 15 if norm == "batch" else 0)
+
+
+def test_no_residual_block_ends_in_relu_and_each_begins_with_one():
+    net = style_net(width=1)
+    for k in range(1, 6):
+        inner = net.layers.layers[f"residual{k}"].layers
+        assert (inner["norm1"].relu, inner["norm2"].relu) == (True, False)
+
+
+def test_the_output_is_tanh_about_the_mean_colour():
+    """A last convolution of zeros gives the mean colour everywhere; a large bias gives 150 to either side of it."""
+    net = style_net(width=1, dtype=np.float64)
+    p = net.parameters()
+    p["out.w"][...] = 0
+    p["out.b"][...] = [0, 50, -50]
+    y = net.forward(photos(1, 5, 6, 3))
+    assert np.abs(y - np.array([123.68, 116.779 + 150, 103.939 - 150])).max() < 1e-9
+
+
+def test_seeds():
+    a, b, c = (style_net(width=2, seed=seed).parameters()["residual3.conv1.w"] for seed in (0, 0, 1))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_backward_before_forward():
+    net = style_net(width=1)
+    dy = np.zeros((1, 8, 8, 3), np.float32)
+    with pytest.raises(RuntimeError, match="forward"):
+        net.backward(dy)
+    net.forward(dy)  # without training nothing is kept
+    with pytest.raises(RuntimeError, match="forward"):
+        net.backward(dy)
+
+
+def test_without_the_images_gradient():
+    net, images = style_net(width=1, dtype=np.float64), photos(1, 5, 6, 3)
+    net.forward(images, training=True)
+    net.backward(np.ones_like(images))
+    expected = net.gradients()
+    net.forward(images, training=True)
+    assert net.backward(np.ones_like(images), input_gradient=False) is None
+    for name, g in net.gradients().items():
+        assert np.array_equal(g, expected[name])
+
+
+@all_variants
+def test_loaded_weights_are_the_net(xp, norm, upsample):
+    """From NumPy arrays, of another dtype even, into the arrays that an optimiser may hold already."""
+    source = style_net(norm, upsample, width=2, seed=1)
+    images = photos(2, 6, 5, 3, dtype=np.float32)
+    source.forward(images, training=True)  # moves batch norm's statistics
+    arrays = {**source.parameters(), **source.buffers()}
+    net = style_net(norm, upsample, width=2, xp=xp)
+    held = net.parameters()
+    net.load({name: array.astype(np.float64) for name, array in arrays.items()})
+    assert all(net.parameters()[name] is array for name, array in held.items())
+    y = to_numpy(net.forward(asarray(images, xp)))
+    assert np.abs(y - source.forward(images)).max() < 0.05  # of 150; float32 on another device
+
+
+def test_load_refuses_other_weights():
+    net, other = style_net(width=2), style_net(width=3)
+    own = net.parameters()
+    before = {name: p.copy() for name, p in own.items()}
+    refuses(ValueError, "conv1.w", lambda: net.load(other.parameters()))
+    refuses(ValueError, "out.b", lambda: net.load({name: p for name, p in own.items() if name != "out.b"}))
+    refuses(ValueError, "extra", lambda: net.load(own | {"extra": own["out.b"]}))
+    late = {name: p + 1 for name, p in own.items()} | {"out.b": np.zeros(4, np.float32)}  # the last one is wrong
+    refuses(ValueError, "out.b", lambda: net.load(late))
+    for name, p in net.parameters().items():
+        assert np.array_equal(p, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"norm": "layer"}, "norm"), ({"upsample": "bilinear"}, "upsample"), ({"width": 0}, "width")]
+)
+def test_wrong_options_are_named(options, named):
+    refuses(ValueError, named, lambda: style_net(**options))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (1, 8, 8, 4), (1, 8, 8, 1), (1, 0, 8, 3)])
+def test_wrong_images_are_named(shape):
+    refuses(ValueError, "images", lambda: style_net(width=1).forward(np.zeros(shape, np.float32)))
