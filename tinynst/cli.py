@@ -20,11 +20,22 @@ class UserError(Exception):
     """A mistake of the user's: the message is one line that says what was wrong and what to do."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Every default is shown, where there is one."""
+
+    def _get_help_string(self, action):
+        default = action.default
+        if default is None or default is False or default is argparse.SUPPRESS or action.required:
+            return action.help
+        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        return f"{action.help} (default: {shown})"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with defaults in --help and one line, not a page, for a wrong option."""
 
     def __init__(self, **options):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(formatter_class=_Help, **options)
 
     def error(self, message):
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)

@@ -100,12 +100,16 @@ def _parser():
         "photos and the painting that ship, about two minutes on two cores.",
     )
     add = parser.add_argument
-    add("--style", metavar="IMAGE", default=str(STYLES / "starry_night.jpg"), help="the painting")
-    add("--content", metavar="FOLDER|FILE.h5", default=str(PHOTOS), help="photos, or a file that `tinynst dataset` packed")
+    add("--style", metavar="IMAGE", help="the painting (default: The Starry Night, which ships)")
+    add(
+        "--content",
+        metavar="FOLDER|FILE.h5",
+        help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
+    )
     add("--out", metavar="FOLDER", help="where the results go (default: runs/NAME-OF-THE-STYLE, a new folder)")
     add("--resume", action="store_true", help="go on with the run in --out, with the settings it was started with")
     add("--init", metavar="NAME|FILE.h5", help="start from these weights, not from random ones")
-    add("--samples", metavar="IMAGE", nargs="+", default=[str(PHOTOS / name) for name in TEST_PHOTOS], help="test photos")
+    add("--samples", metavar="IMAGE", nargs="+", help="test photos (default: three that ship)")
     add("--iterations", type=int, default=40000, help="steps to train")
     add("--batch", type=int, default=4, help="photos a step")
     add("--image-size", type=int, default=256, help="side of the square crops, in pixels")
@@ -184,6 +188,9 @@ def _settings(arguments):
         return {**settings, "device": options["device"]}, found
     if not explicit:
         options.update(SHORT_RUN)
+    options["style"] = options["style"] or str(STYLES / "starry_night.jpg")
+    options["content"] = options["content"] or str(PHOTOS)
+    options["samples"] = options["samples"] or [PHOTOS / name for name in TEST_PHOTOS]
     name = Path(options["style"]).stem
     options["out"] = options["out"] or str(_fresh_folder(name if explicit else f"{name}-short"))
     if (Path(options["out"]) / "checkpoint.h5").exists():
