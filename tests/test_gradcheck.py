@@ -511,7 +511,7 @@ def test_all_cases_one_line_each_and_the_status_of_a_failure(monkeypatch, capsys
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:-1]] == [["center_crop", "ok"], ["relu", "ok"]]
-    wrong = module.Case("relu", "wrong", module._operation(ops.relu, lambda dy, cache: (dy,), {"x": (2, 3)}, {}))
+    wrong = module.Case("relu", "wrong", module.operation_case(ops.relu, lambda dy, cache: (dy,), {"x": (2, 3)}, {}))
     monkeypatch.setattr(module, "CASES", [*few, wrong])
     assert main([]) == 1
     out = capsys.readouterr().out
