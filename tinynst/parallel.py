@@ -122,8 +122,18 @@ def product(xp, a, b, out):
     """out = a @ b for a (M, K), M large and K and the columns of b few. On the CPU some rows of `a` at a time, each product
     a SMALL one: with operands used so few times, OpenBLAS would take as long to copy them into its order as to multiply.
     """
-    rows = a.shape[0]
-    most = min(rows, SMALL // (b.shape[0] * b.shape[1])) if xp is np else 0
-    together = next((k for k in range(most, 7, -1) if rows % k == 0), rows)
-    split = rows // together, together
+    split = _split(xp, a.shape[0], b.size)
     return xp.matmul(a.reshape(*split, -1), b, out=out.reshape(*split, -1))
+
+
+def summed_product(xp, a, b):
+    """a.T @ b for a (M, K) and b (M, N), M large, K and N few: as `product`, then the sum of the small products."""
+    split = _split(xp, a.shape[0], a.shape[1] * b.shape[1])
+    return (b.reshape(*split, -1).transpose(0, 2, 1) @ a.reshape(*split, -1)).sum(axis=0).T
+
+
+def _split(xp, rows, products):
+    """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
+    most = min(rows, SMALL // products) if xp is np else 0
+    part = next((k for k in range(most, 31, -1) if rows % k == 0), rows)
+    return rows // part, part

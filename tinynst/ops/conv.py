@@ -107,12 +107,14 @@ def _plain(x, w, stride, top, left, finish, mask, out):
 
     def job(block):
         image, row = block
-        n, rows = image.stop - image.start, row.stop - row.start
+        rows = row.stop - row.start
         window = _window(xp, x[image], w.shape, row, columns, stride, top, left, None if mask is None else mask[image])
-        y = parallel.scratch(xp, "y", (n * rows * columns, o), x.dtype)
-        parallel.product(xp, cut(xp, window, (kh, kw), rows, columns, stride), weights, y)
+        place = out[image, row]
+        y = place if place.flags.c_contiguous else parallel.scratch(xp, "y", place.shape, x.dtype)
+        parallel.product(xp, cut(xp, window, (kh, kw), rows, columns, stride), weights, y.reshape(-1, o))
         finish(y)
-        out[image, row] = y.reshape(n, rows, columns, o)
+        if y is not place:
+            place[...] = y
 
     parallel.run(job, parallel.blocks(xp, out.shape[0], out.shape[1], columns * (kh * kw * c + o) * x.itemsize))
 
@@ -145,25 +147,29 @@ def _few_outputs(x, w, top, left, finish, mask, out):
     columns = out.shape[2]
     weights = w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o)
 
+    row_bytes = columns * (kw * c + kh * o) * x.itemsize
+
     def job(block):
         image, row = block
-        n, rows = image.stop - image.start, row.stop - row.start
-        seen = slice(row.start, row.stop + kh - 1)
-        window = _window(xp, x[image], (1, kw), seen, columns, 1, top, left, None if mask is None else mask[image])
-        patch = patches(xp, window, (1, kw), rows + kh - 1, columns)
-        p = parallel.scratch(xp, "product", (kh * o, patch.shape[0]), x.dtype)  # a plane for each a and o: long rows to add
-        parallel.product(xp, patch, weights, p.T)
-        p = p.reshape(kh, o, n, rows + kh - 1, columns)
-        y = parallel.scratch(xp, "y", (o, n, rows, columns), x.dtype)
-        y[...] = p[0, :, :, :rows]
+        n, seen = image.stop - image.start, row.stop - row.start + kh - 1
+        p = parallel.scratch(xp, "product", (kh, o, n, seen, columns), x.dtype)  # a plane for each a and o: long rows to add
+        for _, part in parallel.blocks(xp, 1, seen, n * row_bytes):
+            rows = slice(row.start + part.start, row.start + part.stop)
+            window = _window(xp, x[image], (1, kw), rows, columns, 1, top, left, None if mask is None else mask[image])
+            patch = patches(xp, window, (1, kw), part.stop - part.start, columns)
+            q = parallel.scratch(xp, "part", (kh * o, patch.shape[0]), x.dtype)
+            parallel.product(xp, patch, weights, q.T)
+            p[:, :, :, part] = q.reshape(kh, o, n, -1, columns)
+        y = parallel.scratch(xp, "y", (o, n, seen - kh + 1, columns), x.dtype)
+        y[...] = p[0, :, :, : y.shape[2]]
         for a in range(1, kh):
-            y += p[a, :, :, a : a + rows]
+            y += p[a, :, :, a : a + y.shape[2]]
+        finish(y.transpose(1, 2, 3, 0))
         out[image, row] = y.transpose(1, 2, 3, 0)
-        finish(out[image, row])
 
-    # The KH - 1 rows around a block are computed for its neighbours again: large blocks
-    row_bytes = columns * (kw * c + kh * o) * x.itemsize
-    parallel.run(job, parallel.blocks(xp, out.shape[0], out.shape[1], row_bytes, max(parallel.BLOCK_BYTES, 3 * kh * row_bytes)))
+    # The KH - 1 rows around a block are computed for its neighbours again: large blocks, cut once more inside
+    work = parallel.blocks(xp, out.shape[0], out.shape[1], row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes))
+    parallel.run(job, work)
 
 
 def kernel_gradient(x, dy, kernel, stride, top, left):
@@ -183,7 +189,7 @@ def kernel_gradient(x, dy, kernel, stride, top, left):
         for image, row in group:
             window = _window(xp, x[image], kernel, row, columns, stride, top, left)
             patch = cut(xp, window, kernel, row.stop - row.start, columns, stride)
-            total += patch.T @ dy[image, row].reshape(-1, o)
+            total += parallel.summed_product(xp, patch, dy[image, row].reshape(-1, o))
         return total
 
     work = parallel.blocks(xp, n, rows, columns * (kh * kw * c + o) * x.itemsize)
@@ -192,24 +198,24 @@ def kernel_gradient(x, dy, kernel, stride, top, left):
 
 
 def _few_outputs_kernel_gradient(x, dy, kernel, top, left):
-    """`_few_outputs` transposed: dw[a] = sum over h of  (patch of row h).T @ dy[h - a + top]."""
+    """`_few_outputs` transposed: a row h of x meets the rows h + top - a of dy, a = KH - 1 .. 0, a patch of KH x 1 in dy."""
     xp = arguments.floating(x=x, dy=dy)
     (kh, kw), c, (n, rows, columns, o) = kernel, x.shape[3], dy.shape
 
     def job(group):
         total = xp.zeros((kw * c, kh * o), x.dtype)
         for image, row in group:  # rows of x, counted from the first that some output sees
-            n, rows = image.stop - image.start, row.stop - row.start
             window = _window(xp, x[image], (1, kw), row, columns, 1, top, left)
-            shifted = parallel.scratch(xp, "shifted", (n, rows, columns, kh, o), x.dtype)
-            for a in range(kh):
-                shifted[:, :, :, a] = extended(xp, dy[image], row.start - a, row.stop - a, 0, columns, "dy")
-            total += patches(xp, window, (1, kw), rows, columns).T @ shifted.reshape(-1, kh * o)
+            seen_by = extended(xp, dy[image], row.start - kh + 1, row.stop, 0, columns, "dy")
+            patch = patches(xp, window, (1, kw), row.stop - row.start, columns)
+            total += parallel.summed_product(
+                xp, patch, patches(xp, seen_by, (kh, 1), row.stop - row.start, columns, name="dy patch")
+            )
         return total
 
     work = parallel.blocks(xp, n, rows + kh - 1, columns * (kw * c + 2 * kh * o) * x.itemsize)
     dw = sum(parallel.run(job, parallel.groups(xp, work)))
-    return xp.ascontiguousarray(dw.reshape(kw, c, kh, o).transpose(2, 0, 1, 3))
+    return xp.ascontiguousarray(dw.reshape(kw, c, kh, o)[:, :, ::-1].transpose(2, 0, 1, 3))
 
 
 def bias_gradient(dy):

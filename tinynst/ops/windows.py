@@ -33,14 +33,15 @@ def extended(xp, x, top, bottom, left, right, name, mask=None):
     return out
 
 
-def patches(xp, x, kernel, rows, columns, stride=1):
-    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory: (N*rows*columns, KH*KW*C)."""
+def patches(xp, x, kernel, rows, columns, stride=1, name="patch"):
+    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory called `name`:
+    (N*rows*columns, KH*KW*C)."""
     (kh, kw), (n, _, _, c) = kernel, x.shape
     if not _dense(x):
         x = xp.ascontiguousarray(x)
     sn, sh, sw = *x.strides[:2], c * x.itemsize
     view = as_strided(xp)(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, x.itemsize))
-    patch = scratch(xp, "patch", view.shape, x.dtype)
+    patch = scratch(xp, name, view.shape, x.dtype)
     patch[...] = view
     return patch.reshape(-1, kh * kw * c)
 

@@ -86,11 +86,12 @@ def _transform(xp, matrix, tiles, out):
     return out
 
 
-def _blocks(xp, images, rows, columns, c, o):
-    """Blocks of tile rows. A transformed kernel that fits a core's cache: so few tiles that the products are SMALL. A larger
-    one is read from memory for each block: blocks about as large as it is."""
-    tiles = parallel.SMALL // (c * o) if c * o <= 128 * 128 else c * o // (c + o)
-    return parallel.blocks(xp, images, rows, columns, tiles)
+def _blocks(xp, images, rows, columns, c, o, itemsize):
+    """Blocks of tile rows that stay in cache; but a transformed kernel too large to stay there with them is read from memory
+    for each block: then blocks about as large as the kernel."""
+    kernel = 36 * c * o * itemsize
+    row_bytes = columns * 36 * (c + o) * itemsize
+    return parallel.blocks(xp, images, rows, row_bytes, kernel if kernel > 3 * parallel.BLOCK_BYTES else parallel.BLOCK_BYTES)
 
 
 def _tiles(xp, x, rows, columns, step, side):
@@ -134,7 +135,7 @@ def correlate(x, u, size, top, left, finish, mask, out):
         else:  # the last tiles reach over the edge
             place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, : place.shape[1], : place.shape[2]]
 
-    parallel.run(job, _blocks(xp, x.shape[0], -(-height // 4), columns, c, o))
+    parallel.run(job, _blocks(xp, x.shape[0], -(-height // 4), columns, c, o, x.itemsize))
 
 
 def kernel_gradient(x, dy, top, left):
@@ -158,6 +159,8 @@ def kernel_gradient(x, dy, top, left):
             du += xp.matmul(v.reshape(36, count, c).transpose(0, 2, 1), dm.reshape(36, count, o), out=part)
         return du
 
-    work = _blocks(xp, n, -(-height // 4), columns, c, o)
+    # Each block adds its products, as large as the kernel's transform, to the sum: blocks as large as SMALL products allow
+    tiles = c * o // (c + o) if c * o > 128 * 128 else parallel.SMALL // (c * o)
+    work = parallel.blocks(xp, n, -(-height // 4), columns, tiles)
     du = sum(parallel.run(job, parallel.groups(xp, work)))
     return _each_channel(xp, _matrix(xp, np.transpose(G), x.dtype), du, xp.empty((9, c, o), x.dtype)).reshape(3, 3, c, o)
