@@ -3,6 +3,8 @@ walks back the same way, and Adam moves the weights."""
 
 from pathlib import Path
 
+import numpy as np
+
 from . import __version__, checkpoint, dataset, device, images, weights
 from .cli import Parser, UserError, given, run
 from .losses import StyleObjective
@@ -59,13 +61,10 @@ class StyleTask:
         return terms
 
     def sheet(self):
-        """The painting, then each test photo above what the net makes of it."""
+        """The painting and the test photos; under each photo what the net makes of it."""
         results = [device.to_numpy(self.net.forward(self.xp.asarray(photo[None])))[0] for photo in self.photos]
-        name = Path(self.settings["style"]).stem
-        side = self.settings["image_size"]
-        h, w = self.style.shape[:2]
-        painting = images.resize(self.style, max(1, round(h * side / max(h, w))), max(1, round(w * side / max(h, w))))
-        return images.sheet([[painting, *self.photos], [painting, *results]], [[name], ["", *["stylised"] * len(results)]])
+        painting, nothing = _shrunk(self.style, self.settings["image_size"]), np.full((1, 1, 3), 255, np.uint8)
+        return images.sheet([[painting, *self.photos], [nothing, *results]], [[Path(self.settings["style"]).stem]])
 
     def save_weights(self, path, iteration, losses):
         """The settings go in without folders: the file is made to be given away."""
@@ -82,10 +81,15 @@ class StyleTask:
             "settings": s,
             "tinynst": __version__,
         }
-        h, w = self.style.shape[:2]
-        scale = min(1.0, 128 / max(h, w))
-        thumbnail = images.to_uint8(images.resize(self.style, max(1, round(h * scale)), max(1, round(w * scale))))
+        thumbnail = images.to_uint8(_shrunk(self.style, 128))
         weights.save(path, {**self.net.parameters(), **self.net.buffers()}, about, thumbnail=thumbnail)
+
+
+def _shrunk(image, side):
+    """`image` with a longer side of at most `side`."""
+    h, w = image.shape[:2]
+    scale = min(1.0, side / max(h, w))
+    return images.resize(image, max(1, round(h * scale)), max(1, round(w * scale)))
 
 
 def _weighted(layers, values):
