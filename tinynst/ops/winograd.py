@@ -123,10 +123,12 @@ def correlate(x, u, size, top, left, finish, mask, out):
         image, row = block
         n, rows = image.stop - image.start, row.stop - row.start
         count = n * rows * columns
-        tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles", None if mask is None else mask[image])
-        v = _transform(xp, b, tiles, parallel.scratch(xp, "v", (36, count * c), x.dtype))
-        m = xp.matmul(v.reshape(36, count, c), u, out=parallel.scratch(xp, "m", (36, count, o), x.dtype))
-        y = _transform(xp, a, m.reshape(36, -1), parallel.scratch(xp, "y", (16, count * o), x.dtype)).reshape(-1, o)
+        # Two buffers by turns, tiles -> v -> m -> y, so that more of a block stays in cache
+        masked = None if mask is None else mask[image]
+        tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles, m", masked)
+        v = _transform(xp, b, tiles, parallel.scratch(xp, "v, y", (36, count * c), x.dtype))
+        m = xp.matmul(v.reshape(36, count, c), u, out=parallel.scratch(xp, "tiles, m", (36, count, o), x.dtype))
+        y = _transform(xp, a, m.reshape(36, -1), parallel.scratch(xp, "v, y", (16, count * o), x.dtype)).reshape(-1, o)
         finish(y)
         y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
         place = out[image, 4 * row.start : 4 * row.stop]
