@@ -13,6 +13,7 @@ COMMANDS = {
     "dataset": "pack a folder of photos into one HDF5 file",
     "weights": "list, show and convert weights",
     "gradcheck": "check gradients against finite differences",
+    "bench": "measure speed and memory, alone or beside a framework",
 }
 
 
