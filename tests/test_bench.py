@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import bench, cli, parallel, train
+from tinynst import bench, bench_sides, cli, parallel, train
 from tinynst.bench import Worker, difference, job_flops, leaves, measure, step_flops, style_net_flops, vgg_flops
 from tinynst.cli import UserError
 from tinynst.networks import style_net
@@ -91,11 +91,15 @@ def test_the_counted_sizes_are_those_of_the_net():
 def test_the_step_is_the_trainers():
     defaults = vars(train._parser().parse_args([]))
     train._check(defaults)
-    assert train._weighted(defaults["content_layers"], defaults["content_weights"]) == bench.CONTENT
-    assert train._weighted(defaults["style_layers"], defaults["style_weights"]) == bench.STYLE
-    assert (defaults["tv_weight"], defaults["style_size"], defaults["lr"]) == (bench.TV, bench.STYLE_SIZE, bench.LR)
+    assert train._weighted(defaults["content_layers"], defaults["content_weights"]) == bench_sides.CONTENT
+    assert train._weighted(defaults["style_layers"], defaults["style_weights"]) == bench_sides.STYLE
+    assert (defaults["tv_weight"], defaults["style_size"], defaults["lr"]) == (
+        bench_sides.TV,
+        bench_sides.STYLE_SIZE,
+        bench_sides.LR,
+    )
     assert (defaults["norm"], defaults["upsample"], defaults["width"]) == ("instance", "transpose", 32)
-    assert bench._Task.step is train.StyleTask.step
+    assert bench_sides._Task.step is train.StyleTask.step
 
 
 # --- one process a side -----------------------------------------------------------------------------------------------

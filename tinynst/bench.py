@@ -12,56 +12,37 @@ import importlib.util
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
-from threadpoolctl import threadpool_info
 
-from . import __version__, device, images, losses, ops
+from . import __version__, device
+from .bench_sides import CONTENT, STYLE, leaves
 from .cli import Parser, UserError, given, run
-from .device import DeviceError
 from .files import written_whole
-from .layers import Conv, ConvTranspose, ReflectPad, Sequential
-from .networks import VGG16, style_net, vgg
+from .layers import Conv, ConvTranspose, ReflectPad
+from .networks import style_net
 from .networks.transform import PAD
-from .networks.vgg import LAYERS, MEAN_RGB, STYLE_LAYERS
-from .optim import Adam
+from .networks.vgg import LAYERS
 from .parallel import threads
-from .samples import PHOTOS, STYLES
-from .train import StyleTask
 
-# tinynst.train's defaults: content and style layers with their weights, total variation, longer side of the painting
-CONTENT, STYLE, TV, STYLE_SIZE, LR = {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6, 256, 1e-3
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 VGG_CONVS = ((3, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 2), (128, 256, 4), (256, 256, 4), (256, 512, 8), (512, 512, 8))
 VGG_CONVS += ((512, 512, 16),)  # channels in and out, and by how much the image has been shrunk
 PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}  # what each needs installed
 SIDES = {None: ["ours"], "torch": ["ours", "torch", "torch channels-last"], "onnxruntime": ["ours", "onnxruntime"]}
 PAUSE = 0.2  # seconds for the side that has just worked to put its threads to sleep
-AT_LEAST = 0.1  # seconds of calls a round, so that a short call is not timed alone
 SAME = 1e-2  # the relative difference up to which two sides count as computing the same
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
-
-
-def leaves(layers, prefix=""):
-    """{name: layer} of a Sequential without the Sequentials inside it, in the order of the forward pass."""
-    found = {}
-    for name, layer in layers.layers.items():
-        inner = isinstance(layer, Sequential)
-        found.update(leaves(layer, f"{prefix}{name}.") if inner else {f"{prefix}{name}": layer})
-    return found
 
 
 def style_net_flops(net, height, width):
@@ -119,349 +100,7 @@ def job_flops(job):
     return batch * 2 * size * size * 9 * job["inputs"] * job["outputs"] * (2 if what == "conv backward" else 1)
 
 
-# --- the sides --------------------------------------------------------------------------------------------------------
-
-
-class Work(NamedTuple):
-    """A job that is ready to run on one side."""
-
-    run: Any  # () -> results, in our layout: arrays or tensors
-    fetch: Any  # one result -> NumPy
-    wait: Any  # () -> None, when the device has done all
-    versions: dict
-    memory: Any = None  # () -> peak bytes of a GPU
-    layers: Any = None  # {name: [seconds forward, seconds backward]} of the last run, where they are asked for
-
-
-def _photos(job):
-    """(batch, size, size, 3) float32 of photos that ship."""
-    paths, size = images.find([PHOTOS]), job["size"]
-    return np.stack([images.load(paths[k % len(paths)], size)[:size, :size] for k in range(job["batch"])])
-
-
-def _painting():
-    return images.load(STYLES / "starry_night.jpg", STYLE_SIZE, side="long")[None]
-
-
-def _conv_inputs(job):
-    """x (N, S, S, C), w (3, 3, C, O) and dy (N, S, S, O), float32."""
-    rng = np.random.default_rng(0)
-    n, s, c, o = (job[key] for key in ("batch", "size", "inputs", "outputs"))
-    w = rng.standard_normal((3, 3, c, o), np.float32) / np.float32(3 * c**0.5)
-    return rng.standard_normal((n, s, s, c), np.float32), w, rng.standard_normal((n, s, s, o), np.float32)
-
-
-class _Task(StyleTask):
-    """What tinynst.train calls at every iteration, without its folder of photos."""
-
-    def __init__(self, width, xp):
-        self.xp, self.net = xp, style_net(width=width, xp=xp)
-        self.objective = losses.StyleObjective(VGG16.load(xp=xp), xp.asarray(_painting()), CONTENT, STYLE, TV)
-
-
-def _ours(job):
-    xp = device.select(job["device"])
-    blas = [part for part in threadpool_info() if part["user_api"] == "blas"]
-    keys = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
-    versions = {"tinynst": __version__, "numpy": np.__version__, "blas": [{k: part.get(k) for k in keys} for part in blas]}
-    memory = layers = None
-    if xp is not np:
-        versions |= {"cupy": xp.__version__, "gpu": xp.cuda.runtime.getDeviceProperties(0)["name"].decode()}
-        memory = xp.get_default_memory_pool().total_bytes
-    if job["what"] == "train":
-        task, photos = _Task(job["width"], xp), _photos(job)
-        adam = Adam(task.net.parameters(), LR)
-        layers = _timed_layers(task, adam, xp) if job.get("layers") else None
-
-        def step():
-            terms = task.step(photos)
-            adam.step(task.net.gradients())
-            return list(terms.values())
-    elif job["what"] == "stylize":
-        net, photos = style_net(width=job["width"], xp=xp), xp.asarray(_photos(job))
-
-        def step():
-            return [net.forward(photos)]
-    else:
-        x, w, dy = map(xp.asarray, _conv_inputs(job))
-        memo = {}  # as VGG does it, whose kernels never change
-        _, cache = ops.conv2d(x, w, pad=1)
-
-        def step():
-            forward = job["what"] == "conv forward"
-            return [ops.conv2d(x, w, pad=1, memo=memo)[0]] if forward else list(ops.conv2d_backward(dy, cache)[:2])
-
-    return Work(step, device.to_numpy, lambda: device.synchronize(xp), versions, memory, layers)
-
-
-def _timed_layers(task, adam, xp):
-    """Put a clock around every layer of a training step, in this process; returns the seconds, which each step adds to."""
-    seconds = {}
-
-    def timed(function, name, way=0):
-        def call(*arguments, **options):
-            device.synchronize(xp)
-            begin = time.perf_counter()
-            result = function(*arguments, **options)
-            device.synchronize(xp)
-            label = name if isinstance(name, str) else name(*arguments)
-            seconds.setdefault(label, [0.0, 0.0])[way] += time.perf_counter() - begin
-            return result
-
-        return call
-
-    for name, layer in leaves(task.net.layers).items():
-        layer.forward, layer.backward = timed(layer.forward, name), timed(layer.backward, name, 1)
-    conv_of = {id(w): f"vgg {name}" for name, (w, _) in task.objective.vgg.weights.items()}  # VGG calls operations, not layers
-    vgg.ops = SimpleNamespace(
-        conv2d=timed(ops.conv2d, lambda x, w, *_: conv_of[id(w)]),
-        conv2d_backward=timed(ops.conv2d_backward, lambda dy, cache: conv_of[id(cache[1])], 1),
-        max_pool2d=timed(ops.max_pool2d, "vgg pools"),
-        max_pool2d_backward=timed(ops.max_pool2d_backward, "vgg pools", 1),
-    )
-    losses.feature_loss = timed(losses.feature_loss, "content loss")
-    losses.style_loss = timed(losses.style_loss, "style losses")
-    losses.tv_loss = timed(losses.tv_loss, "total variation")
-    adam.step = timed(adam.step, "Adam")
-    return seconds
-
-
-def _torch(job):
-    """The same mathematics as a PyTorch user writes it, with our weights: kernels and images turned to PyTorch's layout."""
-    import torch
-
-    F = torch.nn.functional
-    torch.set_num_threads(job["threads"])
-    torch.backends.cudnn.benchmark = True  # what the manual advises where sizes stay the same
-    cuda = job["device"] == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise UserError("--peer torch --device cuda: this PyTorch finds no GPU; install one built for CUDA (pytorch.org)")
-    order = torch.channels_last if job["side"] == "torch channels-last" else torch.contiguous_format
-
-    def tensor(array, *axes):
-        moved = torch.from_numpy(np.ascontiguousarray(array))
-        moved = moved.permute(axes).contiguous(memory_format=order) if axes else moved
-        return moved.to(job["device"])
-
-    def image(array):
-        return tensor(array, 0, 3, 1, 2)
-
-    def weight(array):
-        return tensor(array, 3, 2, 0, 1) if array.ndim == 4 else tensor(array)
-
-    mean = torch.tensor(MEAN_RGB, device=job["device"]).view(1, 3, 1, 1)
-    if job["what"] == "train":
-        step = _torch_step(torch, job, image, weight, mean)
-    elif job["what"] == "stylize":
-        p = {name: weight(array) for name, array in style_net(width=job["width"]).parameters().items()}
-        photos = image(_photos(job))
-
-        @torch.inference_mode()
-        def step():
-            return [_torch_net(F, p, photos, mean).permute(0, 2, 3, 1)]
-    else:
-        x, w, dy = _conv_inputs(job)
-        x, w, dy = image(x), weight(w), image(dy)
-        if job["what"] == "conv forward":
-
-            @torch.inference_mode()
-            def step():
-                return [F.conv2d(x, w, padding=1).permute(0, 2, 3, 1)]
-        else:
-            y = F.conv2d(x.requires_grad_(), w.requires_grad_(), padding=1)
-
-            def step():
-                dx, dw = torch.autograd.grad(y, (x, w), dy, retain_graph=True)
-                return [dx.permute(0, 2, 3, 1), dw.permute(2, 3, 1, 0)]
-
-    return Work(
-        step,
-        lambda result: torch.as_tensor(result).cpu().numpy(),
-        torch.cuda.synchronize if cuda else lambda: None,
-        {"torch": torch.__version__},
-        torch.cuda.max_memory_reserved if cuda else None,
-    )
-
-
-def _torch_step(torch, job, image, weight, mean):
-    F = torch.nn.functional
-    p = {name: weight(array).requires_grad_() for name, array in style_net(width=job["width"]).parameters().items()}
-    fixed = {name: (weight(w), weight(b)) for name, (w, b) in VGG16.load().weights.items()}
-    photos, adam = image(_photos(job)), torch.optim.Adam(p.values(), LR)
-    with torch.no_grad():
-        grams = {name: _torch_gram(f) for name, f in _torch_vgg(F, fixed, image(_painting()) - mean, max(STYLE)).items()}
-
-    def step():
-        with torch.no_grad():
-            targets = _torch_vgg(F, fixed, photos - mean, max(CONTENT))
-        y = _torch_net(F, p, photos, mean)
-        f = _torch_vgg(F, fixed, y - mean, max(STYLE))
-        content = sum(weight * F.mse_loss(f[name], targets[name]) for name, weight in CONTENT.items())
-        style = sum(
-            weight * F.mse_loss(_torch_gram(f[name]), grams[name].expand(len(y), -1, -1)) for name, weight in STYLE.items()
-        )
-        down, across = y[:, :, 1:] - y[:, :, :-1], y[:, :, :, 1:] - y[:, :, :, :-1]
-        tv = TV * 0.5 * ((down**2).sum() + (across**2).sum()) / len(y)
-        total = content + style + tv
-        adam.zero_grad()
-        total.backward()
-        adam.step()
-        return [term.item() for term in (content, style, tv, total)]
-
-    return step
-
-
-def _torch_net(F, p, photos, mean):
-    def norm(x, name, relu=True):
-        x = F.instance_norm(x, weight=p[f"{name}.gamma"], bias=p[f"{name}.beta"])
-        return F.relu(x, inplace=True) if relu else x
-
-    x = F.pad(photos - mean, (PAD,) * 4, mode="reflect")
-    x = norm(F.conv2d(x, p["conv1.w"], padding=4), "conv1_norm")
-    for name in ("conv2", "conv3"):
-        x = norm(F.conv2d(x, p[f"{name}.w"], stride=2, padding=1), f"{name}_norm")
-    for k in range(1, 6):
-        y = norm(F.conv2d(x, p[f"residual{k}.conv1.w"]), f"residual{k}.norm1")
-        x = norm(F.conv2d(y, p[f"residual{k}.conv2.w"]), f"residual{k}.norm2", relu=False) + x[:, :, 2:-2, 2:-2]
-    for name in ("up1", "up2"):
-        x = norm(F.conv_transpose2d(x, p[f"{name}.w"], stride=2, padding=1, output_padding=1), f"{name}_norm")
-    x = F.conv2d(x, p["out.w"], p["out.b"], padding=4)
-    return (150 * x.tanh() + mean)[:, :, : photos.shape[2], : photos.shape[3]]
-
-
-def _torch_vgg(F, fixed, x, last):
-    features = {}
-    for name in LAYERS[: LAYERS.index(last) + 1]:
-        if name.endswith("_1") and name != "relu1_1":
-            x = F.max_pool2d(x, 2)
-        features[name] = x = F.relu(F.conv2d(x, *fixed[f"conv{name[4:]}"], padding=1), inplace=True)
-    return {name: features[name] for name in {*CONTENT, *STYLE} & features.keys()}
-
-
-def _torch_gram(f):
-    n, c, h, w = f.shape
-    f = f.reshape(n, c, h * w)
-    return f @ f.transpose(1, 2) / (c * h * w)
-
-
-def _onnxruntime(job):
-    import onnx
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = job["threads"], 1
-    model = _onnx_model(onnx, style_net(width=job["width"]).parameters(), job["size"]).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    photos = np.ascontiguousarray(_photos(job).transpose(0, 3, 1, 2))
-
-    def step():
-        return [session.run(None, {"photos": photos})[0].transpose(0, 2, 3, 1)]
-
-    return Work(step, np.asarray, lambda: None, {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__})
-
-
-def _onnx_model(onnx, parameters, size):
-    """The style net as an ONNX graph, photos (N, 3, size, size) to pictures of the same shape, RGB in 0..255."""
-    nodes, constants = [], {}
-    for name, array in parameters.items():
-        constants[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-    constants["mean"] = np.array(MEAN_RGB, np.float32).reshape(1, 3, 1, 1)
-    constants["scale"] = np.float32(150)
-    constants["border"] = np.array([0, 0, PAD, PAD] * 2)
-    constants |= {"hw": np.array([2, 3]), "two": np.array([2, 2]), "minus_two": np.array([-2, -2])}
-    constants |= {"zero": np.array([0, 0]), "size": np.array([size, size])}
-
-    def add(kind, *inputs, **attributes):
-        nodes.append(onnx.helper.make_node(kind, inputs, [f"x{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
-
-    def norm(x, name, relu=True):
-        x = add("InstanceNormalization", x, f"{name}.gamma", f"{name}.beta", epsilon=1e-5)
-        return add("Relu", x) if relu else x
-
-    x = add("Pad", add("Sub", "photos", "mean"), "border", mode="reflect")
-    x = norm(add("Conv", x, "conv1.w", pads=[4] * 4), "conv1_norm")
-    for name in ("conv2", "conv3"):
-        x = norm(add("Conv", x, f"{name}.w", strides=[2, 2], pads=[1] * 4), f"{name}_norm")
-    for k in range(1, 6):
-        y = norm(add("Conv", x, f"residual{k}.conv1.w"), f"residual{k}.norm1")
-        y = norm(add("Conv", y, f"residual{k}.conv2.w"), f"residual{k}.norm2", relu=False)
-        x = add("Add", y, add("Slice", x, "two", "minus_two", "hw"))
-    for name in ("up1", "up2"):
-        double = {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]}
-        x = norm(add("ConvTranspose", x, f"{name}.w", **double), f"{name}_norm")
-    x = add("Tanh", add("Conv", x, "out.w", "out.b", pads=[4] * 4))
-    x = add("Slice", add("Add", add("Mul", x, "scale"), "mean"), "zero", "size", "hw")
-
-    tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
-    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None, 3, size, size]) for n in ("photos", x)]
-    graph = onnx.helper.make_graph(nodes, "style_net", ends[:1], ends[1:], tensors)
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-
-
-BUILD = {"ours": _ours, "torch": _torch, "torch channels-last": _torch, "onnxruntime": _onnxruntime}
-
-
 # --- one process a side -----------------------------------------------------------------------------------------------
-
-
-def work():
-    """What a worker's process does: orders come as lines of JSON on standard input, answers go out on standard output.
-
-    {"job": {side, what, batch, size, ...}, "result": FILE}    make it ready, run it twice, write what came out: versions
-    {"go": true}                                               the seconds of a call: the median of AT_LEAST seconds of calls
-    {"end": true}                                              the peak of memory, in bytes
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is ours: nothing more to read
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a library that prints must not answer for us
-    current = None
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            if "job" in order:
-                current = None  # the old job's memory first
-                current = BUILD[order["job"]["side"]](order["job"])
-                _warm_up(current, order["job"], order["result"])
-                answer = {"versions": current.versions}
-            elif "go" in order:
-                answer = _time(current)
-            else:
-                answer = {"peak": current.memory() if current.memory else _peak_memory()}
-        except MemoryError as error:
-            answer = {"error": f"not enough memory ({error}): try smaller --sizes or --batches"}
-        except (UserError, DeviceError, ImportError) as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def _warm_up(current, job, path):
-    """Run twice and write the results: of both runs where a step changes the weights, so that the gradients show."""
-    first, second = ([current.fetch(result) for result in current.run()] for _ in range(2))
-    np.savez(path, *(first + second if job["what"] == "train" else second))
-
-
-def _time(current):
-    times = []
-    while sum(times) < AT_LEAST:
-        if current.layers is not None:
-            current.layers.clear()
-        current.wait()
-        begin = time.perf_counter()
-        current.run()
-        current.wait()
-        times.append(time.perf_counter() - begin)
-    return {"seconds": statistics.median(times), "last": times[-1], "layers": current.layers}
-
-
-def _peak_memory():
-    """The most memory this process has had, in bytes. Linux's own count goes first: the other one starts at the parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 class Worker:
@@ -470,7 +109,7 @@ class Worker:
     def __init__(self, side):
         self.side, count = side, str(threads())
         env = os.environ | dict.fromkeys(("TINYNST_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count)
-        command = [sys.executable, "-c", "from tinynst.bench import work; work()"]
+        command = [sys.executable, "-c", "from tinynst.bench_sides import work; work()"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def ask(self, **order):
