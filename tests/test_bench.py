@@ -89,8 +89,7 @@ def test_the_counted_sizes_are_those_of_the_net():
 
 
 def test_the_step_is_the_trainers():
-    defaults = vars(train._parser().parse_args([]))
-    train._check(defaults)
+    defaults = train._check(vars(train._parser().parse_args([])))
     assert train._weighted(defaults["content_layers"], defaults["content_weights"]) == bench_sides.CONTENT
     assert train._weighted(defaults["style_layers"], defaults["style_weights"]) == bench_sides.STYLE
     assert (defaults["tv_weight"], defaults["style_size"], defaults["lr"]) == (

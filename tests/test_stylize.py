@@ -124,7 +124,7 @@ def without(name):
         (
             SETTINGS,
             {"conv2.w": np.ones((3, 3, 2, 5))},
-            "conv2.w has shape (3, 3, 2, 5) in the weights, (3, 3, 2, 4) in the net",
+            "conv2.w has shape (3, 3, 2, 5) there, (3, 3, 2, 4) here",
         ),
         (SETTINGS, {"out.b": np.array([0, np.nan, 0])}, "numbers that are not finite"),
     ],
@@ -144,7 +144,7 @@ def test_wrong_style_files(tmp_path, settings, change, message):
         (SETTINGS | {"norm": "layer"}, "norm is 'layer'; choose from instance, batch"),
         (SETTINGS | {"norm": ["batch"]}, "does not make a style net"),
         (SETTINGS | {"upsample": "bicubic"}, "upsample is 'bicubic'; choose from transpose, nearest"),
-        (SETTINGS | {"width": 3}, "in the weights,"),
+        (SETTINGS | {"width": 3}, "there,"),
         (SETTINGS | {"width": 0}, "width is 0"),
         (SETTINGS | {"width": "wide"}, "does not make a style net"),
     ],

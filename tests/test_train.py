@@ -103,6 +103,50 @@ def test_resume_keeps_the_settings_and_refuses_others(tmp_path, small):
     assert same(net_of(out), net_of(tmp_path / "straight"))
 
 
+def test_resume_finds_inputs_that_moved_and_refuses_others(tmp_path, small):
+    photos = tmp_path / "photos"
+    for k, name in enumerate(("chelsea", "coffee", "flower")):
+        images.save(photos / f"{k}.png", images.load(PHOTOS / f"{name}.jpg", 40))
+    style = tmp_path / "style.png"
+    images.save(style, images.load(STYLES / "night_cafe.jpg", 60))
+    options = [*small, "--style", str(style), "--content", str(photos)]
+    train.main([*options, "--out", str(tmp_path / "whole"), "--iterations", "4"])
+    train.main([*options, "--out", str(tmp_path / "run"), "--iterations", "2"])
+    photos.rename(tmp_path / "moved")
+    again = ["--resume", "--out", str(tmp_path / "run"), "--iterations", "4", "--content", str(tmp_path / "moved")]
+    images.save(tmp_path / "moved" / "new.png", images.load(PHOTOS / "china.jpg", 40))
+    with pytest.raises(UserError, match=r"moved has changed since the run was started \(photos: 3, now 4\)"):
+        train.main(again)
+    (tmp_path / "moved" / "new.png").unlink()
+    with pytest.raises(UserError, match=r"chelsea\.jpg has changed since the run was started \(painting"):
+        train.main([*again, "--style", str(PHOTOS / "chelsea.jpg")])
+    assert train.main([*again, "--style", str(style), "--style-weights", "5"]) == 0  # as it was started: no change
+    assert same(net_of(tmp_path / "run"), net_of(tmp_path / "whole"))
+
+
+def test_results_are_not_trained_on_and_not_overwritten(tmp_path, small):
+    photos = tmp_path / "photos"
+    images.save(photos / "a.png", images.load(PHOTOS / "coffee.jpg", 40))
+    with pytest.raises(UserError, match="lies inside --content"):
+        train.main([*small, "--content", str(photos), "--out", str(photos / "runs" / "x")])
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "weights.h5").write_text("somebody's")
+    with pytest.raises(UserError, match="holds a run already"):
+        train.main([*small, "--out", str(tmp_path / "w")])
+    with pytest.raises(UserError, match=r"photo\.png is a file"):
+        train.main([*small, "--out", str(tmp_path / "photo.png")])
+    assert (tmp_path / "w" / "weights.h5").read_text() == "somebody's"
+
+
+def test_a_diverging_run_says_so_in_one_line_and_keeps_what_was_good(tmp_path, small):
+    command = [sys.executable, "-m", "tinynst.train", *small, "--lr", "1e30", "--every", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("iteration ")]
+    assert done.returncode == 2 and len(lines) == 1 and "stopped at iteration" in lines[0], done.stderr
+    if (tmp_path / "run" / "checkpoint.h5").exists():
+        assert all(np.isfinite(array).all() for array in net_of(tmp_path / "run").values())
+
+
 def test_init_starts_from_given_weights(tmp_path, small):
     net = style_net(width=2, seed=5)
     weights.save(tmp_path / "w.h5", net.parameters(), {"kind": "style", "settings": {}})
@@ -130,6 +174,7 @@ def test_init_starts_from_given_weights(tmp_path, small):
         (["--vgg", "nowhere.h5"], "nowhere.h5"),
         (["--init", "no-such-style"], "no-such-style"),
         (["--resume"], "--resume needs --out"),
+        (["--style", ""], "--style is empty"),
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--samples", "nowhere.png"], "nowhere.png"),
     ],

@@ -3,12 +3,15 @@ import itertools
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tinynst import checkpoint, images
 from tinynst.cli import UserError
+from tinynst.files import only_run
 from tinynst.trainer import Trainer, learning_rate
 
 SCHEDULE = {"lr": 0.05}
@@ -138,3 +141,42 @@ def test_learning_rate_schedules():
     assert [learning_rate(k, 10, 1.0, decay_every=4, decay_factor=0.5) for k in (0, 3, 4, 8)] == [1, 1, 0.5, 0.25]
     fall = [learning_rate(k, 10, 1.0, fall=0.5) for k in range(10)]
     assert fall[:6] == [1] * 6 and np.allclose(fall[5:], [1, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    task = LineTask()
+    with only_run(tmp_path), pytest.raises(UserError, match="another run is at work"):
+        train(task, tmp_path, 5)
+    assert task.seen == [] and not (tmp_path / "checkpoint.h5").exists()
+    train(task, tmp_path, 5)
+    assert checkpoint.load(tmp_path / "checkpoint.h5")[1]["iteration"] == 5
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path):
+    left = tmp_path / ".checkpoint.12345.part.h5"
+    left.write_text("half")
+    train(LineTask(), tmp_path, 2)
+    assert not left.exists()
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path):
+    train(LineTask(), tmp_path, 2)
+    arrays, state = checkpoint.load(tmp_path / "checkpoint.h5")
+    arrays["m"]["a"] = np.zeros((1, 2), np.float32)
+    with pytest.raises(UserError, match="does not fit this net: a has shape"):
+        Trainer(LineTask(), tmp_path, 5, SCHEDULE, 2, {}).resume(arrays, state)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_is_an_error_and_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.h5"
+    checkpoint.save(path, {"net": {"a": np.ones(3)}}, {"iteration": 1})
+    code = (
+        "import resource, sys, numpy as np; from tinynst import checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
+        "try: checkpoint.save(sys.argv[1], {'net': {'a': np.ones(100000)}}, {'iteration': 2})\n"
+        "except OSError as error: sys.exit('refused: ' + str(error))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("refused:"), (done.returncode, done.stderr)
+    assert checkpoint.load(path)[1] == {"iteration": 1} and [p.name for p in tmp_path.iterdir()] == ["checkpoint.h5"]

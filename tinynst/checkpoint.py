@@ -2,10 +2,7 @@
 
 import json
 
-import h5py
-
-from .files import written_whole
-from .weights import check_header, open_hdf5, read_arrays, write_arrays
+from .weights import check_header, create_hdf5, open_hdf5, read_arrays, write_arrays
 
 FORMAT, VERSION = "tinynst checkpoint", 1
 _EXPECTED = "a checkpoint that tinynst train wrote; without --resume training starts anew"
@@ -21,7 +18,7 @@ def save(path, arrays, state):
     it is written often. Raises TypeError for a state that JSON cannot hold.
     """
     text = json.dumps(state)
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_hdf5(path) as file:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         file.create_dataset("state", data=text)
         groups = file.create_group("arrays", track_order=True)

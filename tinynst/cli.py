@@ -61,6 +61,8 @@ def run(command, name, arguments=None):
     `command` takes a list of strings (None: those of the command line). Anything that is not the user's mistake
     keeps its traceback: it is ours.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal's encoding does not know
     try:
         threads()
     except ValueError as error:
@@ -70,6 +72,9 @@ def run(command, name, arguments=None):
         status = command(arguments)
     except (UserError, DeviceError, OSError) as error:
         print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except MemoryError as error:
+        print(f"tinynst {name}: not enough memory ({error}): try smaller sizes, batches or widths", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(f"tinynst {name}: interrupted", file=sys.stderr)

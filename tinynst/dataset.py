@@ -6,6 +6,8 @@ training reads a few kilobytes a photo from one file instead of megabytes from t
 
 import collections
 import io
+import itertools
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +20,10 @@ from tqdm import tqdm
 from . import images
 from .cli import Parser, UserError, run
 from .files import written_whole
+from .weights import check_header, open_hdf5
 
 FORMAT, VERSION = "tinynst photos", 1
+ROOM = 16 << 20  # bytes of a disk that are left free
 
 
 def warn(message):
@@ -54,7 +58,7 @@ class Folder:
 
     def __getitem__(self, i):
         i = range(len(self))[i]  # negative numbers count from the end, others too large raise IndexError
-        for number in (*range(i, len(self)), *range(i)):
+        for number in itertools.chain(range(i, len(self)), range(i)):
             photo = None if number in self._bad else self._read(number)
             if photo is not None:
                 return photo
@@ -80,25 +84,15 @@ class Packed:
 
     def __init__(self, path):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such file")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise UserError(f"{path}: not an HDF5 file, or cut short; {_HOW_TO_MAKE}") from error
-        if self._file.attrs.get("format") != FORMAT:
-            held = ", ".join(sorted(self._file)[:5]) or "nothing"
-            raise UserError(f"{path}: an HDF5 file, but not of packed photos (it holds {held}); {_HOW_TO_MAKE}")
-        if self._file.attrs["version"] != VERSION:
-            raise UserError(
-                f"{path}: packed in format version {self._file.attrs['version']}, this program reads {VERSION}: pack it again"
-            )
-        try:
-            self._jpeg, self._ends = self._file["jpeg"], self._file["ends"][:]
-        except KeyError as error:
-            raise UserError(f"{path}: damaged, a dataset is missing; {_HOW_TO_MAKE}") from error
-        if not len(self._ends) or self._ends[-1] != len(self._jpeg):
-            raise UserError(f"{path}: damaged, photos are missing; {_HOW_TO_MAKE}")
+        expected = f"packed photos; {_HOW_TO_MAKE}"
+        with open_hdf5(path, expected) as file:
+            check_header(file, path, FORMAT, VERSION, expected)
+            ends = np.asarray(file["ends"][()])
+            if ends.ndim != 1 or not len(ends) or np.any(np.diff(ends, prepend=0) <= 0) or ends[-1] != len(file["jpeg"]):
+                raise UserError(f"{path} is damaged, photos are missing; expected {expected}")
+        self._ends = ends
+        self._file = h5py.File(path, "r")
+        self._jpeg = self._file["jpeg"]
 
     def __len__(self):
         return len(self._ends)
@@ -270,6 +264,8 @@ def pack(folder, out, side=288, report=warn):
                 except UserError as error:
                     report(f"photo skipped: {error}")
                     continue
+                if shutil.disk_usage(temporary.parent).free < len(data) + ROOM:  # HDF5 would crash
+                    raise UserError(f"{out}: no room left on the disk after {len(ends)} photos; it is not written")
                 start = len(jpeg)
                 jpeg.resize((start + len(data),))
                 jpeg[start:] = np.frombuffer(data, np.uint8)

@@ -80,3 +80,17 @@ def synchronize(xp):
     """Wait until all that was asked of the device is done (a GPU works on while Python goes ahead)."""
     if xp is not np:
         xp.cuda.get_current_stream().synchronize()
+
+
+def copy_arrays(source, target):
+    """Copy the dict of NumPy arrays `source` over that of arrays `target`, on any device: all of them or none.
+
+    Raises ValueError unless names and shapes are the same.
+    """
+    if source.keys() != target.keys():
+        raise ValueError(f"{sorted(source.keys() ^ target.keys())[0]!r} is only in one of the two")
+    for name, array in target.items():
+        if array.shape != source[name].shape:
+            raise ValueError(f"{name} has shape {source[name].shape} there, {array.shape} here")
+    for name, array in target.items():
+        array[...] = array_module(array).asarray(source[name].astype(array.dtype, copy=False))

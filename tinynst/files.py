@@ -4,6 +4,11 @@ import contextlib
 import os
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 @contextlib.contextmanager
 def written_whole(path):
@@ -17,8 +22,20 @@ def written_whole(path):
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())  # on the disk before the name points at it: a power cut leaves the old file or the new
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_run(folder):
+    """Hold `folder` for this process; raises BlockingIOError while another one holds it. The system lets go of it when the
+    process ends, however it ends. What killed runs left half written in the folder is removed. Not guarded on Windows."""
+    with open(Path(folder) / ".lock", "w") as lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in Path(folder).rglob(".*.part*"):
+            left.unlink()
+        yield

@@ -2,7 +2,7 @@
 
 import math
 
-from .device import array_module
+from .device import array_module, copy_arrays
 
 
 class Adam:
@@ -28,6 +28,9 @@ class Adam:
         if gradients.keys() != self.parameters.keys():
             odd = sorted(gradients.keys() ^ self.parameters.keys())
             raise ValueError(f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two")
+        for name, p in self.parameters.items():
+            if gradients[name].shape != p.shape:
+                raise ValueError(f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}")
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
@@ -47,8 +50,7 @@ class Adam:
         return {"m": self.m, "v": self.v}, self.t
 
     def load(self, moments, t):
-        """Take back what `state` gave (NumPy arrays will do)."""
+        """Take back what `state` gave (NumPy arrays will do). Raises ValueError unless names and shapes are the same."""
         for kind, own in (("m", self.m), ("v", self.v)):
-            for name, array in own.items():
-                array[...] = array_module(array).asarray(moments[kind][name])
+            copy_arrays(moments[kind], own)
         self.t = t

@@ -6,10 +6,10 @@ cuts its output into blocks of a few image rows that stay in a core's cache from
 """
 
 import functools
+import itertools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -34,7 +34,12 @@ def threads():
 
 @functools.cache
 def _pool():
-    return ThreadPoolExecutor(threads(), "tinynst")
+    # Overflow in a diverging net is told once, by whoever looks at the loss, not by each of NumPy's calls
+    return ThreadPoolExecutor(threads(), "tinynst", initializer=np.seterr, initargs=("ignore",))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _pool.cache_clear())  # threads do not survive a fork
 
 
 @functools.cache
@@ -74,7 +79,9 @@ def run(job, items):
     try:
         if len(items) < 2 or threads() == 1:
             return [job(item) for item in items]
-        return list(_pool().map(functools.partial(_job, job), items))
+        futures = [_pool().submit(_job, job, item) for item in items]
+        wait(futures)  # all of them, also when one fails: the others still write to arrays that the caller holds
+        return [future.result() for future in futures]
     finally:
         _release_blas()
 
@@ -94,7 +101,7 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
     if images % threads():  # so many blocks that no core waits for the last
         count = min(rows, -(-count // threads()) * threads())
     edges = [rows * k // count for k in range(count + 1)]
-    return [(slice(i, i + 1), slice(a, b)) for i in range(images) for a, b in pairwise(edges)]
+    return [(slice(i, i + 1), slice(a, b)) for i in range(images) for a, b in itertools.pairwise(edges)]
 
 
 def groups(xp, items):

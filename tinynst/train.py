@@ -1,6 +1,7 @@
 """Train a style net: a photo goes through the net, VGG looks at the result, the losses say what is wrong, the gradient
 walks back the same way, and Adam moves the weights."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from .trainer import Trainer
 # With no argument at all: about two minutes on two cores, enough to see the style.
 SHORT_RUN = {"iterations": 300, "image_size": 128, "batch": 1, "style_size": 256, "lr_fall": 0.25, "every": 100}
 
-FREE_ON_RESUME = {"resume", "out", "iterations", "every", "device"}  # the rest is what the run was started with
+# What may change on --resume: where things lie (that they are the same is checked), how long and where to go on
+FREE_ON_RESUME = ("resume", "out", "iterations", "every", "device", "style", "content", "samples", "vgg")
 TEST_PHOTOS = ("neuschwanstein.jpg", "chelsea.jpg", "coffee.jpg")
 
 
@@ -26,9 +28,10 @@ class StyleTask:
 
     def __init__(self, settings, xp):
         self.settings, self.xp = settings, xp
+        width, height = images.open_rgb(settings["style"]).size
+        if min(width, height) < 16:
+            raise UserError(f"--style {settings['style']} is {width}x{height} pixels: at least 16x16 make a style")
         self.style = images.load(settings["style"], settings["style_size"], side="long")
-        if min(self.style.shape[:2]) < 16:
-            raise UserError(f"--style {settings['style']} is {self.style.shape[1]}x{self.style.shape[0]} pixels: too small")
         self.photos = [images.load(path, settings["image_size"]) for path in settings["samples"]]
         self.dataset = dataset.open_dataset(settings["content"], side=2 * settings["image_size"])
         self.net = style_net(settings["norm"], settings["upsample"], settings["width"], seed=settings["seed"], xp=xp)
@@ -42,8 +45,14 @@ class StyleTask:
             settings["tv_weight"],
         )
 
+    def inputs(self):
+        """What a resumed run must find unchanged for its numbers to be the same: the painting and the count of photos."""
+        return {"painting": hashlib.sha256(self.style.tobytes()).hexdigest(), "photos": len(self.dataset)}
+
     def _start_from(self, path):
-        arrays, _ = weights.load(weights.find(path))
+        arrays, _ = weights.load(path)
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise UserError(f"--init {path} holds numbers that are not finite: that training diverged")
         try:
             self.net.load(arrays)
         except ValueError as error:
@@ -68,7 +77,7 @@ class StyleTask:
 
     def save_weights(self, path, iteration, losses):
         """The settings go in without folders: the file is made to be given away."""
-        mine = ("out", "resume", "samples", "every", "device")  # where and how it ran, not what was learnt
+        mine = ("out", "resume", "samples", "every", "device", "inputs")  # where and how it ran, not what was learnt
         s = {k: v for k, v in self.settings.items() if k not in mine}
         s.update({k: Path(s[k]).name for k in ("style", "content", "init", "vgg") if s[k]})
         about = {
@@ -139,7 +148,8 @@ def _parser():
 
 
 def _check(s):
-    """Refuse settings that cannot work before any work is done; spread single weights over their layers."""
+    """Refuse settings that cannot work before any work is done; returns them with single weights spread over their layers."""
+    s = dict(s)
     for name, least in {"iterations": 1, "batch": 1, "image_size": 32, "style_size": 16, "width": 1, "every": 1}.items():
         if s[name] < least:
             raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least {least}")
@@ -163,6 +173,7 @@ def _check(s):
         s[f"{kind}_weights"] = values
     if not any([*s["content_weights"], *s["style_weights"], s["tv_weight"]]):
         raise UserError("all loss weights are zero: there is nothing to learn")
+    return s
 
 
 def _fresh_folder(name):
@@ -176,44 +187,63 @@ def _fresh_folder(name):
 def _settings(arguments):
     """The settings of this run and, when it is resumed, its checkpoint."""
     parser = _parser()
-    options = vars(parser.parse_args(arguments))
-    explicit = given(parser, arguments)
+    options, explicit = vars(parser.parse_args(arguments)), given(parser, arguments)
+    for name, value in explicit.items():
+        if value == "":
+            raise UserError(f"--{name.replace('_', '-')} is empty")
+    found = None
     if options["resume"]:
         if not options["out"]:
             raise UserError("--resume needs --out, the folder of the run to go on with")
         found = checkpoint.load(Path(options["out"]) / "checkpoint.h5")
-        started = found[1]["settings"]
-        for name, value in explicit.items():
-            if name not in FREE_ON_RESUME and value != started[name]:
-                raise UserError(
-                    f"--{name.replace('_', '-')} cannot change on --resume: the run was started with {started[name]}"
-                )
-        settings = {**started, **{name: explicit[name] for name in FREE_ON_RESUME & explicit.keys()}}
-        return {**settings, "device": options["device"]}, found
-    if not explicit:
+        started = {**options, **found[1]["settings"]}
+        for name in explicit.keys() - set(FREE_ON_RESUME):
+            if _check({**started, name: explicit[name]})[name] != started[name]:
+                shown = name.replace("_", "-")
+                raise UserError(f"--{shown} cannot change on --resume: the run was started with {started[name]}")
+        options = {**started, **{name: explicit[name] for name in FREE_ON_RESUME if name in explicit}, "init": None}
+    elif not explicit:
         options.update(SHORT_RUN)
     options["style"] = options["style"] or str(STYLES / "starry_night.jpg")
     options["content"] = options["content"] or str(PHOTOS)
     options["samples"] = options["samples"] or [PHOTOS / name for name in TEST_PHOTOS]
     name = Path(options["style"]).stem
     options["out"] = options["out"] or str(_fresh_folder(name if explicit else f"{name}-short"))
-    if (Path(options["out"]) / "checkpoint.h5").exists():
-        raise UserError(f"{options['out']} holds a run already: go on with it with --resume, or choose another --out")
-    for key in ("style", "content", "vgg"):  # a resumed run may start in another folder
-        options[key] = str(Path(options[key]).absolute()) if options[key] else None
-    if options["init"] and Path(options["init"]).exists():
-        options["init"] = str(Path(options["init"]).absolute())
-    options["samples"] = [str(path.absolute()) for path in images.find(options["samples"])]
-    return options, None
+    return _check(_absolute(options)), found
+
+
+def _absolute(s):
+    """Paths that still lead there when the run is resumed from another folder."""
+    s = {**s, **{name: str(Path(s[name]).absolute()) for name in ("style", "content", "vgg") if s[name]}}
+    s["samples"] = [str(path.absolute()) for path in images.find(s["samples"])]
+    if s["init"]:
+        s["init"] = str(weights.find(s["init"]).absolute())
+    return s
+
+
+def _check_folder(s, resumed):
+    """Nothing that is there may be lost, and no picture of ours be trained on."""
+    out = Path(s["out"])
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; it should be a folder")
+    if not resumed and any((out / name).exists() for name in ("checkpoint.h5", "weights.h5")):
+        raise UserError(f"{out} holds a run already: go on with it with --resume, or choose another --out")
+    if Path(s["content"]).resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"--out {out} lies inside --content {s['content']}: its pictures would be trained on; choose another")
 
 
 def main(arguments=None):
     """The command `python -m tinynst.train`."""
     settings, found = _settings(arguments)
-    _check(settings)
-    xp = device.select(settings["device"])
-    task = StyleTask({**settings, "init": None} if found else settings, xp)
-    task.settings = settings
+    _check_folder(settings, resumed=found is not None)
+    task = StyleTask(settings, device.select(settings["device"]))
+    inputs = task.inputs()
+    for name, value in settings.setdefault("inputs", inputs).items():
+        if value != inputs[name]:
+            where = settings["style"] if name == "painting" else settings["content"]
+            raise UserError(
+                f"{where} has changed since the run was started ({name}: {str(value)[:8]}, now {str(inputs[name])[:8]})"
+            )
     schedule = {
         "lr": settings["lr"],
         "rise": settings["lr_rise"],

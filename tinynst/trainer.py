@@ -16,13 +16,13 @@ import sys
 import time
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint, images
 from .cli import UserError
-from .device import array_module, to_numpy
-from .files import written_whole
+from .device import copy_arrays, to_numpy
+from .files import only_run, written_whole
 from .optim import Adam
 
 
@@ -58,25 +58,31 @@ class Trainer:
 
     def resume(self, arrays, state):
         """Take up where `checkpoint.load` says the run was."""
-        own = {**self.task.net.parameters(), **self.task.net.buffers()}
-        for name, array in own.items():
-            array[...] = array_module(array).asarray(arrays["net"][name])
-        self.adam.load({"m": arrays["m"], "v": arrays["v"]}, state["iteration"])
+        try:
+            copy_arrays(arrays["net"], {**self.task.net.parameters(), **self.task.net.buffers()})
+            self.adam.load(arrays, state["iteration"])
+        except (KeyError, ValueError) as error:
+            raise UserError(f"the checkpoint in {self.out} does not fit this net: {error}") from None
         self.iteration = state["iteration"]
         self.history = _read_losses(self.out / "losses.csv", self.iteration)
 
     def save(self):
         """Checkpoint, weights, plot and sheet, each whole or not at all; the checkpoint first."""
-        net = {**self.task.net.parameters(), **self.task.net.buffers()}
-        net = {name: to_numpy(array) for name, array in net.items()}
-        bad = [name for name, array in net.items() if not math.isfinite(float(abs(array).max()))]
-        if bad:
-            raise UserError(self._not_finite(f"{bad[0]} of the net holds a number that is not finite"))
-        moments = {kind: {n: to_numpy(a) for n, a in named.items()} for kind, named in self.adam.state()[0].items()}
+        groups = {"net": {**self.task.net.parameters(), **self.task.net.buffers()}, **self.adam.state()[0]}
+        groups = {group: {name: to_numpy(array) for name, array in named.items()} for group, named in groups.items()}
+        for group, named in groups.items():
+            for name, array in named.items():
+                if not np.isfinite(array).all():
+                    what = "the net" if group == "net" else f"Adam's {group}"
+                    raise UserError(self._not_finite(f"{name} of {what} holds a number that is not finite"))
+        try:
+            sheet = self.task.sheet()
+        except ValueError as error:  # finite weights can still overflow
+            raise UserError(self._not_finite(str(error))) from None
         state = {"iteration": self.iteration, "settings": self.settings}
-        checkpoint.save(self.out / "checkpoint.h5", {"net": net, **moments}, state)
+        checkpoint.save(self.out / "checkpoint.h5", groups, state)
         self.task.save_weights(self.out / "weights.h5", self.iteration, _means(self.history[-100:]))
-        images.save(self.out / "samples" / f"{self.iteration:06}.png", self.task.sheet())
+        images.save(self.out / "samples" / f"{self.iteration:06}.png", sheet)
         if self.history:
             _plot(self.out / "losses.png", self.history)
 
@@ -86,25 +92,31 @@ class Trainer:
         """Train until `iterations`, or until Ctrl-C or SIGTERM, which end the run after the step in hand, saved. Returns
         whether it ran to its end. A loss that is not finite raises UserError and leaves the last checkpoint as it is."""
         self.out.mkdir(parents=True, exist_ok=True)
-        _write_losses(self.out / "losses.csv", self.history)
         old = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with (
-                self.task.batches(self.iteration) as batches,
-                open(self.out / "losses.csv", "a", newline="") as log,
-                _Progress(self.iteration, self.iterations) as progress,
-            ):
-                while self.iteration < self.iterations and not self._stop:
-                    terms = self._step(next(batches))
-                    self._log(csv.writer(log), log, terms)
-                    progress.show(self.iteration, terms)
-                    if self.iteration % self.every == 0 and self.iteration < self.iterations:
-                        self.save()
-            self.save()
+            with only_run(self.out), self.task.batches(self.iteration) as batches:
+                _write_losses(self.out / "losses.csv", self.history)
+                self._train(batches)
+                self.save()
+        except BlockingIOError:
+            raise UserError(f"another run is at work in {self.out}: wait for it, or choose another --out") from None
         finally:
             for s, handler in old.items():
                 signal.signal(s, handler)
         return self.iteration >= self.iterations
+
+    def _train(self, batches):
+        with (
+            open(self.out / "losses.csv", "a", newline="") as log,
+            _Progress(self.iteration, self.iterations) as progress,
+            np.errstate(all="ignore"),  # a diverging loss is told below, in one line
+        ):
+            while self.iteration < self.iterations and not self._stop:
+                terms = self._step(next(batches))
+                self._log(csv.writer(log), log, terms)
+                progress.show(self.iteration, terms)
+                if self.iteration % self.every == 0 and self.iteration < self.iterations:
+                    self.save()
 
     def _step(self, batch):
         terms = self.task.step(batch)
@@ -123,14 +135,17 @@ class Trainer:
         file.flush()
 
     def _ask_to_stop(self, signum, frame):
+        if self._stop:
+            raise KeyboardInterrupt  # asked twice: at once, back to the last checkpoint
         self._stop = True
+        print("stopping after this step; once more stops at once", file=sys.stderr)
 
     def _not_finite(self, what):
         kept = self.out / "checkpoint.h5"
         left = f"{kept} holds the last good state" if kept.exists() else "nothing was saved yet"
         return (
-            f"stopped at iteration {self.iteration + 1}: {what}; {left}. Start again with a lower learning rate "
-            f"(--lr {self.schedule['lr'] / 4:g}) or lower loss weights"
+            f"stopped at iteration {self.iteration + 1}: {what}; {left}. Start again in another --out with a lower learning "
+            f"rate (--lr {self.schedule['lr'] / 4:g}) or lower loss weights"
         )
 
 
@@ -188,6 +203,8 @@ def _read_losses(path, last):
 
 def _plot(path, history):
     """Each term over the iterations, on a logarithmic scale: every value faintly, its running mean on top."""
+    from matplotlib.figure import Figure  # half a second to import, and not before there is something to draw
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(yscale="log", xlabel="iteration", ylabel="weighted loss", title="Training losses")
     iterations = [iteration for iteration, _ in history]

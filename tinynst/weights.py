@@ -6,6 +6,7 @@ VGG-16 keeps Keras's layout, so that one reader serves the file that ships and t
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -64,6 +65,17 @@ def open_hdf5(path, expected):
         else:
             reason = f"is damaged ({error}): copy or make it again"
         raise UserError(f"{path} {reason}; expected {expected}") from None
+
+
+@contextlib.contextmanager
+def create_hdf5(path):
+    """Yield a new HDF5 file that takes the place of `path` when the block ends well. It is made in memory: where the disk
+    is full, HDF5 itself would crash, and this way it is an ordinary OSError."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        yield file
+    with written_whole(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def check_header(file, path, format, version, expected):
@@ -138,7 +150,7 @@ def save(path, arrays, about, half=False, thumbnail=None):
         raise ValueError(f'about["kind"] must say what the weights are, as "style"; got {about.get("kind")!r}')
     if thumbnail is not None and (thumbnail.dtype != np.uint8 or thumbnail.ndim != 3 or thumbnail.shape[2] != 3):
         raise ValueError(f"thumbnail must be (H, W, 3) uint8, got {thumbnail.shape} {thumbnail.dtype}")
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_hdf5(path) as file:
         _write_header(file, about)
         group = file.create_group("arrays", track_order=True)
         write_arrays(group, _stored(arrays, half), compression="gzip", shuffle=True)
@@ -236,7 +248,7 @@ def write_vgg16(path, layers, about, half=False):
 
     The same arguments give the same bytes. Raises UserError where float16 is too small.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_hdf5(path) as file:
         _write_header(file, about)
         file.attrs["layer_names"] = [_keras_name(name) for name in layers]  # Keras loads what these two lists name
         for name, (w, b) in layers.items():

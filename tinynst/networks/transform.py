@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ..device import array_module
+from ..device import array_module, copy_arrays
 from ..layers import BatchNorm, Conv, ConvTranspose, InstanceNorm, ReflectPad, Residual, ScaledTanh, Sequential, Upsample
+from ..ops import arguments
 from .vgg import MEAN_RGB
 
 PAD = 40  # what the five residual blocks take off again: 5 blocks * 2 convolutions * 1 pixel, at a quarter of the size
@@ -17,26 +18,27 @@ class TransformNet:
 
     def __init__(self, layers):
         self.layers = layers
-        self._size = None
+        self._shapes = None
 
     def forward(self, images, training=False):
         """images (N, H, W, 3), any H and W >= 1, RGB in 0..255 -> the same shape. `training` keeps what backward needs."""
-        xp = array_module(images)
-        if images.ndim != 4 or images.shape[3] != 3 or min(images.shape) < 1:
-            raise ValueError(f"images have shape {tuple(images.shape)}; it should be (N, H, W, 3)")
+        xp = arguments.floating(images=images)
+        arguments.shape("images", images, "N", "H", "W", 3)
         mean = xp.asarray(np.array(MEAN_RGB, images.dtype))
         y = self.layers.forward(images - mean, training)
-        self._size = y.shape[1:3]
+        if training:
+            self._shapes = images.shape, y.shape
         return y[:, : images.shape[1], : images.shape[2]] + mean  # the net's own sizes are multiples of 4
 
     def backward(self, dy, input_gradient=True):
         """The gradient by the images (None without `input_gradient`), from dy (N, H, W, 3); leaves those by the parameters."""
-        if self._size is None:
+        if self._shapes is None:
             raise RuntimeError("backward needs a forward(images, training=True) before it")
-        n, h, w, c = dy.shape
-        if (h, w) != self._size:
-            full = array_module(dy).zeros((n, *self._size, c), dy.dtype)
-            full[:, :h, :w] = dy
+        outer, inner = self._shapes
+        arguments.shape("dy", dy, *outer)
+        if outer != inner:
+            full = array_module(dy).zeros(inner, dy.dtype)
+            full[:, : outer[1], : outer[2]] = dy
             dy = full
         return self.layers.backward(dy, input_gradient)
 
@@ -50,16 +52,8 @@ class TransformNet:
         return self.layers.buffers()
 
     def load(self, arrays):
-        """Copy {name: array} over the parameters and buffers. Raises ValueError unless names and shapes are this net's."""
-        own = {**self.parameters(), **self.buffers()}
-        if sorted(own) != sorted(arrays):
-            odd = sorted(set(own) ^ set(arrays))
-            raise ValueError(f"these weights are not this net's: {odd[0]!r} is only in one of the two")
-        for name, array in own.items():
-            if array.shape != arrays[name].shape:
-                raise ValueError(f"{name} has shape {arrays[name].shape} in the weights, {array.shape} in the net")
-        for name, array in own.items():  # all or nothing
-            array[...] = array_module(array).asarray(arrays[name].astype(array.dtype))
+        """Copy {name: NumPy array} over the parameters and buffers. Raises ValueError unless names and shapes fit."""
+        copy_arrays(arrays, {**self.parameters(), **self.buffers()})
 
 
 def style_net(norm="instance", upsample="transpose", width=32, *, seed=0, xp=np, dtype=np.float32):

@@ -8,7 +8,7 @@ block, after its ReLU.
 import numpy as np
 
 from .. import ops
-from ..device import array_module
+from ..ops import arguments
 from ..weights import read_vgg16
 
 # The one place that knows VGG's input: it was trained on BGR images, 0..255, less the mean colour of ImageNet. `VGG16` takes
@@ -41,13 +41,16 @@ class VGG16:
     def forward(self, images, layers=STYLE_LAYERS, training=True):
         """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the last of them.
 
-        `training=False` keeps nothing for a backward pass (and leaves alone what an earlier pass kept). Raises ValueError
-        for an unknown layer or images too small for it.
+        The features are what backward needs to remember: read them, do not write to them. `training=False` keeps nothing
+        for a backward pass (and leaves alone what an earlier pass kept). Raises ValueError for an unknown layer or images
+        too small for it, TypeError for a wrong dtype.
         """
+        xp = arguments.floating(images=images)
+        arguments.shape("images", images, "N", "H", "W", 3)
+        layers = (layers,) if isinstance(layers, str) else layers
         unknown = [name for name in layers if name not in LAYERS]
         if unknown or not layers:
             raise ValueError(f"unknown VGG-16 layer {unknown[0] if unknown else 'none'!r}; choose from {', '.join(LAYERS)}")
-        xp = array_module(images)
         last = max(LAYERS.index(name) for name in layers)
         x = images - xp.asarray(np.array(MEAN_RGB, images.dtype))
         features, caches = {}, []

@@ -18,6 +18,8 @@ def instance_norm(x, gamma, beta, eps=1e-5, relu=False):
     """
     xp = arguments.floating(x=x, gamma=gamma, beta=beta)
     arguments.shape("x", x, "N", "H", "W", "C")
+    if not eps >= 0:
+        raise ValueError(f"eps is {eps}; it should be at least 0, and above it where a channel may be constant")
     arguments.shape("gamma", gamma, x.shape[3])
     arguments.shape("beta", beta, x.shape[3])
     mean, var = statistics.moments(x)

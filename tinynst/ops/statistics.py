@@ -1,7 +1,7 @@
 """What batch and instance norm share: sums over an image's pixels, and one pass that applies the result.
 
 Instance norm takes its mean and variance from one image, batch norm from all; beyond that they are the same formula. All
-sums go a block at a time in the array's dtype and are added in float64, for one long float32 sum drifts.
+sums go a block at a time in the array's dtype, and the blocks are added in float64, for one long float32 sum drifts.
 """
 
 import numpy as np
@@ -57,7 +57,10 @@ def moments(x):
 
 
 def apply(x, mean, scale, shift, relu):
-    """y = (x - mean) * scale + shift, then max(y, 0) if `relu`; mean, scale, shift are (N, C) or (1, C)."""
+    """y = (x - mean) * scale + shift, then max(y, 0) if `relu`; mean, scale, shift are (N, C) or (1, C).
+
+    Computed as x * scale + (shift - mean * scale), a pass over memory less, as PyTorch does on the CPU.
+    """
     xp = array_module(x)
     scale, shift = _spread(scale, x), _spread(shift - mean * scale, x)
     y = xp.empty(x.shape, x.dtype)
