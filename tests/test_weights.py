@@ -428,3 +428,11 @@ def test_convert_leaves_nothing_behind_when_it_fails(capsys, tmp_path):
     status, _, error = run(capsys, "convert", tmp_path / "text.h5", tmp_path)
     assert status == 2 and "is a folder" in error
     assert [file.name for file in tmp_path.iterdir()] == ["text.h5"]
+
+
+@pytest.mark.parametrize("name", weights.shipped("style"))
+def test_the_card_of_a_style(name):
+    card = (weights.SHIPPED / f"{name}.md").read_text(encoding="utf-8")
+    content = (weights.SHIPPED / f"{name}.h5").read_bytes()
+    assert f"sha256 `{hashlib.sha256(content).hexdigest()}`" in card
+    assert f"{len(content):,} bytes" in card and (weights.SHIPPED / f"{name}.jpg").is_file()

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 from .device import DeviceError
@@ -70,6 +71,9 @@ def run(command, name, arguments=None):
         sys.exit(2)
     try:
         status = command(arguments)
+    except BrokenPipeError:  # `... | head`: the reader has had enough, and nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except (UserError, DeviceError, OSError) as error:
         print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
