@@ -91,7 +91,7 @@ def _blocks(xp, images, rows, columns, c, o, itemsize):
     for each block: then blocks about as large as the kernel."""
     kernel = 36 * c * o * itemsize
     row_bytes = columns * 36 * (c + o) * itemsize
-    return parallel.blocks(xp, images, rows, row_bytes, kernel if kernel > 3 * parallel.BLOCK_BYTES else parallel.BLOCK_BYTES)
+    return parallel.blocks(xp, images, rows, row_bytes, max(kernel, parallel.BLOCK_BYTES))
 
 
 def _tiles(xp, x, rows, columns, step, side):
