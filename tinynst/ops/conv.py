@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import parallel
 from . import arguments, winograd
+from .statistics import pixel_sum
 from .windows import extended, patches, planar_patches
 
 
@@ -222,7 +223,7 @@ def bias_gradient(dy):
     """db (O,): the sum of dy over all pixels; float32 sums a block at a time, for one long float32 sum drifts."""
     xp = arguments.floating(dy=dy)
     work = parallel.blocks(xp, dy.shape[0], dy.shape[1], dy.shape[2] * dy.shape[3] * dy.itemsize)
-    sums = parallel.run(lambda block: dy[block].sum(axis=(0, 1, 2)), work)
+    sums = parallel.run(lambda block: pixel_sum(xp, dy[block]).sum(axis=0), work)
     return sum(s.astype(np.float64) for s in sums).astype(dy.dtype)
 
 
