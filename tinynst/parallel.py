@@ -93,7 +93,7 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
 
     A block is some rows of one image or some whole images. On a GPU (xp is not NumPy) one block is the whole.
     """
-    if xp is not np:
+    if xp is not np or images * rows * row_bytes <= block_bytes // 64:  # so little that waking a thread would take longer
         return [(slice(0, images), slice(0, rows))]
     fit = max(1, int(block_bytes // max(1, row_bytes)))
     if fit >= rows and images >= threads():  # whole images, but some for every core
