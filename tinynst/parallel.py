@@ -5,6 +5,7 @@ cuts its output into blocks of a few image rows that stay in a core's cache from
 `run` gives the blocks to the cores. NumPy lets go of Python's lock inside matrix products, copies and arithmetic.
 """
 
+import ctypes
 import functools
 import itertools
 import os
@@ -39,6 +40,20 @@ def _pool():
     # Overflow in a diverging net is told once, by whoever looks at the loss, not by each of NumPy's calls
     return ThreadPoolExecutor(threads(), "tinynst", initializer=np.seterr, initargs=("ignore",))
 
+
+def _keep_freed_memory():
+    """Tell the C library to reuse the memory of freed arrays. glibc gives those above 32 MB back to the system at once, which
+    must clear every page again for the next array: a fifth of a training step at batch 4. Other libraries: left as they are."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # Windows, macOS
+        return
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, -1)
+
+
+_keep_freed_memory()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _pool.cache_clear())  # threads do not survive a fork
@@ -135,6 +150,13 @@ def product(xp, a, b, out):
     return xp.matmul(a.reshape(*split, -1), b, out=out.reshape(*split, -1))
 
 
+def products(xp, a, b, out):
+    """out[k] = a[k] @ b[k] for a (K, M, C) and b (K, C, O), in SMALL parts where that is possible."""
+    parts, rows = _split(xp, a.shape[1], b[0].size)
+    xp.matmul(a.reshape(len(a), parts, rows, -1), b[:, None], out=out.reshape(len(a), parts, rows, -1))
+    return out
+
+
 def summed_product(xp, a, b):
     """a.T @ b for a (M, K) and b (M, N), M large, K and N few: as `product`, then the sum of the small products."""
     split = _split(xp, a.shape[0], a.shape[1] * b.shape[1])
@@ -144,5 +166,5 @@ def summed_product(xp, a, b):
 def _split(xp, rows, products):
     """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
     most = min(rows, SMALL // products) if xp is np else 0
-    part = next((k for k in range(most, 31, -1) if rows % k == 0), rows)
+    part = next((k for k in range(most, 15, -1) if rows % k == 0), rows)
     return rows // part, part

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import parallel
 from . import arguments, winograd
+from .activations import rectify
 from .statistics import pixel_sum
 from .windows import extended, patches, planar_patches
 
@@ -77,7 +78,7 @@ def correlate(x, w, size, stride, top, left, b=None, relu=False, mask=None, memo
         out = xp.empty((x.shape[0], *size, w.shape[3]), x.dtype)
     finish = _finish(xp, b, relu)
     if winograd.suits(w.shape, stride):
-        winograd.correlate(x, winograd.transformed(w, memo), size, top, left, finish, mask, out)
+        winograd.correlate(x, winograd.transformed(w, memo), size, top, left, b, relu, mask, out)
     elif _suits_few_outputs(w.shape, stride):
         _few_outputs(x, w, top, left, finish, mask, out)
     else:
@@ -92,7 +93,7 @@ def _finish(xp, b, relu):
         if b is not None:
             y += b
         if relu:
-            xp.maximum(y, 0, out=y)
+            rectify(xp, y)
 
     return finish
 

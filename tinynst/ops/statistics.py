@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import parallel
 from ..device import array_module
+from .activations import rectify
 
 
 def _work(x, arrays):
@@ -70,7 +71,7 @@ def apply(x, mean, scale, shift, relu):
         xp.multiply(x[block], scale[image], out=out)
         out += shift[image]
         if relu:
-            xp.maximum(out, 0, out=out)
+            rectify(xp, out)
 
     parallel.run(job, _work(x, 2))
     return y
