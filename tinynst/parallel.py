@@ -5,6 +5,7 @@ cuts its output into blocks of a few image rows that stay in a core's cache from
 `run` gives the blocks to the cores. NumPy lets go of Python's lock inside matrix products, copies and arithmetic.
 """
 
+import collections
 import ctypes
 import functools
 import itertools
@@ -36,9 +37,10 @@ def threads():
 
 
 @functools.cache
-def _pool():
+def _helpers():
+    """A thread for each core but the caller's own, each with its own queue."""
     # Overflow in a diverging net is told once, by whoever looks at the loss, not by each of NumPy's calls
-    return ThreadPoolExecutor(threads(), "tinynst", initializer=np.seterr, initargs=("ignore",))
+    return [ThreadPoolExecutor(1, f"tinynst-{k}", np.seterr, ("ignore",)) for k in range(1, threads())]
 
 
 def _keep_freed_memory():
@@ -56,7 +58,7 @@ def _keep_freed_memory():
 _keep_freed_memory()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _pool.cache_clear())  # threads do not survive a fork
+    os.register_at_fork(after_in_child=lambda: _helpers.cache_clear())  # threads do not survive a fork
 
 
 @functools.cache
@@ -82,25 +84,53 @@ def _release_blas():
             _blas_limit = None
 
 
-def _job(function, item):
-    _here.inside = True
-    return function(item)
-
-
 def run(job, items):
-    """Return `[job(item) for item in items]`, computed on all cores. A job inside a job runs where it is."""
+    """Return `[job(item) for item in items]`, computed on all cores. A job inside a job runs where it is.
+
+    Core k begins with the k-th part of the items, so that from one layer to the next it works on the same part of the
+    images, which its own cache still holds; a core that is done takes over what the others have left, from their ends.
+    """
     items = list(items)
     if getattr(_here, "inside", False):
         return [job(item) for item in items]
+    results = [None] * len(items)
+    left = [collections.deque(part) for part in groups(np, range(len(items)))]
+
+    def work(k):
+        _here.inside = True
+        try:
+            for i in _mine(left, k):
+                results[i] = job(items[i])
+        except BaseException:
+            for queue in left:
+                queue.clear()
+            raise
+        finally:
+            _here.inside = False
+
     _hold_blas()
     try:
-        if len(items) < 2 or threads() == 1:
-            return [job(item) for item in items]
-        futures = [_pool().submit(_job, job, item) for item in items]
-        wait(futures)  # all of them, also when one fails: the others still write to arrays that the caller holds
-        return [future.result() for future in futures]
+        futures = [helper.submit(work, k) for k, helper in zip(range(1, len(left)), _helpers(), strict=False)]
+        try:
+            with np.errstate(all="ignore"):
+                work(0)
+        finally:
+            wait(futures)  # also when one fails: the others still write to arrays that the caller holds
+        for future in futures:
+            future.result()
     finally:
         _release_blas()
+    return results
+
+
+def _mine(left, k):
+    """What core k works on: its own queue from the front, then the others' from the back, until all are empty."""
+    for queue, take in [(left[k], collections.deque.popleft), *((queue, collections.deque.pop) for queue in left)]:
+        while queue:
+            try:
+                yield take(queue)
+            except IndexError:  # its owner was faster
+                break
 
 
 def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
