@@ -24,7 +24,7 @@ def threads(request, monkeypatch):
 
 def _forget():
     parallel.threads.cache_clear()
-    parallel._pool.cache_clear()
+    parallel._helpers.cache_clear()
 
 
 def blas_threads():
@@ -54,6 +54,27 @@ def test_jobs_run_on_as_many_threads_as_asked_for(threads):
         return threading.get_ident()
 
     assert len(set(parallel.run(job, range(threads)))) == threads
+
+
+def test_each_core_has_its_own_part_and_helps_when_done(threads):
+    """The first item waits for all the others: they get done by whoever is free, its own part's from the end."""
+    others, order, lock = threading.Semaphore(0), [], threading.Lock()
+
+    def job(k):
+        if k == 0 and threads > 1:
+            for _ in range(11):
+                assert others.acquire(timeout=10)
+        with lock:
+            order.append((k, threading.get_ident()))
+        others.release()
+        return -k
+
+    assert parallel.run(job, range(12)) == [-k for k in range(12)]
+    assert sorted(k for k, _ in order) == list(range(12))
+    if threads == 1:
+        assert order == [(k, threading.get_ident()) for k in range(12)]
+    else:
+        assert order[-1][0] == 0 and len({thread for _, thread in order}) > 1
 
 
 def test_an_error_comes_through_and_the_next_run_works(threads):

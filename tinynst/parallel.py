@@ -91,7 +91,7 @@ def run(job, items):
     images, which its own cache still holds; a core that is done takes over what the others have left, from their ends.
     """
     items = list(items)
-    if getattr(_here, "inside", False):
+    if not items or getattr(_here, "inside", False):
         return [job(item) for item in items]
     results = [None] * len(items)
     left = [collections.deque(part) for part in groups(np, range(len(items)))]

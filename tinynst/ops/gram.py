@@ -38,7 +38,7 @@ def gram_matrix_backward(dgram, cache):
     df = xp.empty(f.shape, f.dtype)
 
     def job(block):
-        df[block] = (_pixels(f, block) @ both[block[0]]).reshape(df[block].shape)
+        parallel.products(xp, _pixels(f, block), both[block[0]], _pixels(df, block))
 
     parallel.run(job, _work(f))
     return (df,)

@@ -18,12 +18,10 @@ def max_pool2d(x, size=2):
     y = xp.empty((n, h // size, w // size, c), x.dtype)
 
     def job(block):
-        out = y[block]
-        for k, part in enumerate(_corners(x, size, block)):
-            if k == 0:
-                out[...] = part
-            else:
-                xp.maximum(out, part, out=out)
+        out, squares = y[block], _squares(x, size, block)
+        out[...] = squares[:, :, 0, :, 0]
+        for k in range(1, size * size):
+            xp.maximum(out, squares[:, :, k // size, :, k % size], out=out)
 
     parallel.run(job, parallel.blocks(xp, n, h // size, size * size * w * c * x.itemsize))
     return y, (x, y, size)
@@ -40,21 +38,27 @@ def max_pool2d_backward(dy, cache):
     dx[:, :h, w:] = 0
 
     def job(block):
-        free = xp.ones(y[block].shape, bool)  # squares whose largest value is still to be found
-        for part, gradient in zip(_corners(x, size, block), _corners(dx, size, block), strict=True):
-            largest = (part == y[block]) & free
-            xp.multiply(dy[block], largest, out=gradient)
-            free &= ~largest
+        squares = _squares(x, size, block)
+        largest = parallel.scratch(xp, "largest", squares.shape, bool)
+        xp.equal(squares, y[block][:, :, None, :, None], out=largest)
+        found = xp.zeros(y[block].shape, bool)
+        for i in range(size):
+            for j in range(size):  # in reading order: once found, no other pixel of the square gets the gradient
+                here = largest[:, :, i, :, j]
+                xp.greater(here, found, out=here)
+                found |= here
+        xp.multiply(dy[block][:, :, None, :, None], largest, out=_squares(dx, size, block))
 
     parallel.run(job, parallel.blocks(xp, y.shape[0], y.shape[1], 2 * size * size * y.shape[2] * y.shape[3] * x.itemsize))
     return (dx,)
 
 
-def _corners(x, size, block):
-    """size*size views of the block's part of x, each with one pixel of every square."""
+def _squares(x, size, block):
+    """The block's part of x as squares: a view (images, rows, size, columns, size, C)."""
     image, row = block
-    h, w = row.stop * size, x.shape[2] // size * size
-    return [x[image, row.start * size + i : h : size, j:w:size] for i in range(size) for j in range(size)]
+    columns = x.shape[2] // size
+    part = x[image, row.start * size : row.stop * size, : columns * size]
+    return part.reshape(part.shape[0], -1, size, columns, size, x.shape[3])
 
 
 def max_pool2d_naive(x, size=2):

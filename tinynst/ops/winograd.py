@@ -59,23 +59,11 @@ def transformed(w, memo=None):
     if memo is not None and "u" in memo:
         return memo["u"]
     xp = array_module(w)
-    u, g = xp.empty((36, *w.shape[2:]), w.dtype), _matrix(xp, G, w.dtype)
-    _each_channel(xp, g, w.reshape(9, *w.shape[2:]), u)
+    u = _transform(xp, _matrix(xp, G, w.dtype), w.reshape(9, -1), xp.empty((36, w[0, 0].size), w.dtype))
+    u = u.reshape(36, *w.shape[2:])
     if memo is not None:
         memo["u"] = u
     return u
-
-
-def _each_channel(xp, matrix, kernel, out):
-    """out (L, C, O) = matrix (L, K) @ kernel (K, C, O), input channel by input channel."""
-
-    def job(channels):
-        xp.matmul(matrix, kernel[:, channels].transpose(1, 0, 2), out=out[:, channels].transpose(1, 0, 2))
-
-    c = out.shape[1]
-    count = min(c, parallel.threads()) if xp is np else 1
-    parallel.run(job, [slice(c * k // count, c * (k + 1) // count) for k in range(count)])
-    return out
 
 
 def _rows(xp, name, count, length, dtype):
@@ -180,4 +168,5 @@ def kernel_gradient(x, dy, top, left):
     tiles = c * o // (c + o) if c * o > 128 * 128 else parallel.SMALL // (c * o)
     work = parallel.blocks(xp, n, -(-height // 4), columns, tiles)
     du = sum(parallel.run(job, parallel.groups(xp, work)))
-    return _each_channel(xp, _matrix(xp, np.transpose(G), x.dtype), du, xp.empty((9, c, o), x.dtype)).reshape(3, 3, c, o)
+    gt = _matrix(xp, np.transpose(G), x.dtype)
+    return _transform(xp, gt, du.reshape(36, -1), xp.empty((9, c * o), x.dtype)).reshape(3, 3, c, o)
