@@ -100,10 +100,16 @@ def _tiles(xp, x, rows, columns, step, side):
 
 def _cut(xp, x, top, left, rows, columns, side, name, mask=None):
     """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): (side*side, N*rows*columns*C)."""
-    window = extended(xp, x, top, top + 4 * rows + side - 4, left, left + 4 * columns + side - 4, "window", mask)
-    view = _tiles(xp, window, rows, columns, 4, side)
-    tiles = _rows(xp, name, side * side, view[0, 0].size, x.dtype)
-    tiles.reshape(view.shape)[...] = view
+    tiles = _rows(xp, name, side * side, x.shape[0] * rows * columns * x.shape[3], x.dtype)
+    place = tiles.reshape(side, side, x.shape[0], rows, columns, x.shape[3])
+    # Those that reach over the left or right edge for themselves: the others, most of them, come straight from x
+    first = min(-(-max(0, -left) // 4), columns) if xp is np else 0
+    last = max(first, min(columns, (x.shape[2] - left - side) // 4 + 1)) if xp is np else 0
+    for begin, end in ((0, first), (first, last), (last, columns)):
+        if begin < end:
+            right = left + 4 * end + side - 4
+            window = extended(xp, x, top, top + 4 * rows + side - 4, left + 4 * begin, right, "window", mask)
+            place[:, :, :, :, begin:end] = _tiles(xp, window, rows, end - begin, 4, side)
     return tiles
 
 
