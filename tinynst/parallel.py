@@ -43,8 +43,9 @@ def _helpers():
     return [ThreadPoolExecutor(1, f"tinynst-{k}", np.seterr, ("ignore",)) for k in range(1, threads())]
 
 
+@functools.cache
 def _keep_freed_memory():
-    """Tell the C library to reuse the memory of freed arrays. glibc gives those above 32 MB back to the system at once, which
+    """Once, tell the C library to reuse the memory of freed arrays. glibc gives those above 32 MB back to the system at once, which
     must clear every page again for the next array: a fifth of a training step at batch 4. Other libraries: left as they are."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -54,8 +55,6 @@ def _keep_freed_memory():
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, -1)
 
-
-_keep_freed_memory()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _helpers.cache_clear())  # threads do not survive a fork
@@ -108,6 +107,7 @@ def run(job, items):
         finally:
             _here.inside = False
 
+    _keep_freed_memory()
     _hold_blas()
     try:
         futures = [helper.submit(work, k) for k, helper in zip(range(1, len(left)), _helpers(), strict=False)]
@@ -196,5 +196,5 @@ def summed_product(xp, a, b):
 def _split(xp, rows, products):
     """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
     most = min(rows, SMALL // products) if xp is np else 0
-    part = next((k for k in range(most, 15, -1) if rows % k == 0), rows)
+    part = next((k for k in range(most, 23, -1) if rows % k == 0), rows)
     return rows // part, part

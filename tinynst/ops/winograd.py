@@ -150,29 +150,33 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
 
 
 def kernel_gradient(x, dy, top, left):
-    """dw (3, 3, C, O) for y = correlate(x, ...) and dy (N, H, W, O)."""
+    """dw (3, 3, C, O) for y = correlate(x, ...) and dy (N, H, W, O). dU is four times as large as dw, with hundreds of channels
+    more than a cache holds: it is made for some input channels at a time, which go back to dw at once."""
     xp = array_module(x)
     n, height, width, o = dy.shape
     c = x.shape[3]
     columns = -(-width // 4)
-    b, at = _matrix(xp, BT, x.dtype), _matrix(xp, np.transpose(AT), x.dtype)
+    bt, at, gt = (_matrix(xp, m, x.dtype) for m in (BT, np.transpose(AT), np.transpose(G)))
+    fit = parallel.BLOCK_BYTES // (36 * o * x.itemsize)
+    some = max(16, 1 << fit.bit_length() - 1) if xp is np else c  # a power of two: odd sizes multiply slowly
 
     def job(group):
-        du = xp.zeros((36, c, o), x.dtype)
+        dw = xp.zeros((9, c, o), x.dtype)
         for image, row in group:
             n, rows = image.stop - image.start, row.stop - row.start
             count = n * rows * columns
             tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles")
-            v = _transform(xp, b, tiles, _rows(xp, "v", 36, count * c, x.dtype))
+            v = _transform(xp, bt, tiles, _rows(xp, "v", 36, count * c, x.dtype)).reshape(36, count, c)
             tiles = _cut(xp, dy[image], 4 * row.start, 0, rows, columns, 4, "tiles")
-            dm = _transform(xp, at, tiles, _rows(xp, "m", 36, count * o, x.dtype))
-            part = parallel.scratch(xp, "du", (36, c, o), x.dtype)
-            du += xp.matmul(v.reshape(36, count, c).transpose(0, 2, 1), dm.reshape(36, count, o), out=part)
-        return du
+            dm = _transform(xp, at, tiles, _rows(xp, "m", 36, count * o, x.dtype)).reshape(36, count, o)
+            for first in range(0, c, some):
+                part = v[:, :, first : first + some].transpose(0, 2, 1)
+                du = _rows(xp, "du", 36, part.shape[1] * o, x.dtype)
+                parallel.products(xp, part, dm, du.reshape(36, -1, o))
+                back = _transform(xp, gt, du, _rows(xp, "dw", 9, du.shape[1], x.dtype))
+                dw[:, first : first + some] += back.reshape(9, -1, o)
+        return dw
 
-    # Each block adds its products, as large as the kernel's transform, to the sum: blocks as large as SMALL products allow
-    tiles = c * o // (c + o) if c * o > 128 * 128 else parallel.SMALL // (c * o)
-    work = parallel.blocks(xp, n, -(-height // 4), columns, tiles)
-    du = sum(parallel.run(job, parallel.groups(xp, work)))
-    gt = _matrix(xp, np.transpose(G), x.dtype)
-    return _transform(xp, gt, du.reshape(36, -1), xp.empty((9, c * o), x.dtype)).reshape(3, 3, c, o)
+    # More tiles a block than `correlate` has: each block's dU goes back to dw, which takes as long for few tiles as for many
+    work = parallel.blocks(xp, n, -(-height // 4), columns, max(192, parallel.SMALL // (c * o)))
+    return sum(parallel.run(job, parallel.groups(xp, work))).reshape(3, 3, c, o)
