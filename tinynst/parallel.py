@@ -45,8 +45,8 @@ def _helpers():
 
 @functools.cache
 def _keep_freed_memory():
-    """Once, tell the C library to reuse the memory of freed arrays. glibc gives those above 32 MB back to the system at once, which
-    must clear every page again for the next array: a fifth of a training step at batch 4. Other libraries: left as they are."""
+    """Once, tell the C library to reuse the memory of freed arrays. glibc gives those above 32 MB back to the system at once,
+    which must clear every page for the next array: a fifth of a training step at batch 4. Other libraries stay as they are."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # Windows, macOS
