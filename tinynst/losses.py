@@ -68,11 +68,22 @@ class StyleObjective:
     differences of two Gram matrices where eq. 4 takes the sum, so eq. 4 is divided by C^2 here, in one place.
     """
 
-    def __init__(self, vgg, style_image, content, style, tv):
-        """`style_image` (1, H, W, 3), RGB in 0..255: its Gram matrices are made once."""
+    def __init__(self, vgg, style_image, content, style, tv, mix=None):
+        """`style_image` (1, H, W, 3), RGB in 0..255: its Gram matrices are made once; without `style` it may be None.
+
+        Several paintings: a list of images, with their weights `mix` (None: all the same). The target is the weighted mean of
+        their Gram matrices: the sum of the weighted losses has the same gradient, and differs by what no picture can lower,
+        sum_k m_k ||G - G_k||^2 = ||G - sum_k m_k G_k||^2 + constant (the weights m_k sum to one).
+        """
         self.vgg, self.content, self.style, self.tv = vgg, content, style, tv
-        features = vgg.forward(style_image, tuple(style), training=False) if style else {}
-        self.grams = {name: ops.gram_matrix(f)[0] for name, f in features.items()}
+        paintings = style_image if isinstance(style_image, (list, tuple)) else [style_image]
+        mix = [1.0] * len(paintings) if mix is None else mix
+        self.grams = {}
+        for painting, share in zip(paintings, mix, strict=True):
+            features = vgg.forward(painting, tuple(style), training=False) if style else {}
+            for name, f in features.items():
+                gram = ops.gram_matrix(f)[0] * (share / sum(mix))
+                self.grams[name] = gram if name not in self.grams else self.grams[name] + gram
 
     def targets(self, images):
         """The content features of `images` (N, H, W, 3): nothing is kept for a gradient, for none is wanted."""

@@ -1,6 +1,9 @@
 """Optimisers: they turn gradients into steps."""
 
+import collections
 import math
+
+import numpy as np
 
 from .device import array_module, copy_arrays
 
@@ -25,12 +28,7 @@ class Adam:
 
     def step(self, gradients):
         """Move every parameter by its gradient, {name: array} with the parameters' names. Raises ValueError for others."""
-        if gradients.keys() != self.parameters.keys():
-            odd = sorted(gradients.keys() ^ self.parameters.keys())
-            raise ValueError(f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two")
-        for name, p in self.parameters.items():
-            if gradients[name].shape != p.shape:
-                raise ValueError(f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}")
+        _check(gradients, self.parameters)
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
@@ -54,3 +52,234 @@ class Adam:
         for kind, own in (("m", self.m), ("v", self.v)):
             copy_arrays(moments[kind], own)
         self.t = t
+
+
+def _check(gradients, parameters):
+    """Raise ValueError unless names and shapes are the same."""
+    if gradients.keys() != parameters.keys():
+        odd = sorted(gradients.keys() ^ parameters.keys())
+        raise ValueError(f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two")
+    for name, p in parameters.items():
+        if gradients[name].shape != p.shape:
+            raise ValueError(f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}")
+
+
+class LBFGS:
+    """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms 7.4, 7.5, 3.5, 3.6.
+
+    Adam knows one gradient at a time. Here the last `memory` steps s and the changes of the gradient over them, y, stand for
+    the matrix of second derivatives (of a 256x256 picture it would have 4e10 numbers): `_direction` multiplies the gradient by
+    an estimate of its inverse without making either, so that a step of length 1 is about Newton's.
+
+    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the gradients and the
+    value where the parameters are, and moves them to where both are wanted next: one call, one evaluation.
+
+        for _ in range(evaluations):
+            value, gradients = objective(parameters)
+            optimizer.step(gradients, value)
+        parameters = optimizer.best()           # the lowest point that was evaluated
+
+    first_step: how far the first step, straight down the gradient, moves the number that moves most, in the parameters' own
+    units; the line search lengthens or shortens it. c1, c2: a step must lower the value by c1 of what the slope promised and
+    leave at most c2 of the slope (3.7). Both are loose, so that length 1 is mostly taken: one evaluation an iteration.
+    longest_search: evaluations on one line after which the best of them is taken. `converged` is set when not even the
+    gradient leads further down; after that `step` moves nothing. Dot products are summed in float64.
+
+    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first value or gradient
+    that is not finite; later ones are stepped back from.
+    """
+
+    def __init__(self, parameters, memory=20, first_step=1.0, c1=1e-4, c2=0.9, longest_search=12):
+        if not (memory >= 1 and 0 < first_step < math.inf and 0 < c1 < c2 < 1 and longest_search >= 1):
+            raise ValueError(
+                "L-BFGS needs memory >= 1, first_step > 0, 0 < c1 < c2 < 1 and longest_search >= 1, not "
+                f"memory={memory}, first_step={first_step}, c1={c1}, c2={c2}, longest_search={longest_search}"
+            )
+        self.parameters, self.first_step = _named(parameters), first_step
+        self.c1, self.c2, self.longest_search = c1, c2, longest_search
+        self.pairs = collections.deque(maxlen=memory)  # (s, y), the newest last
+        self.x = _flat(self.parameters)  # where the line starts,
+        self.value = self.g = self.d = None  # the lowest value so far, the gradient at x, and where the line leads
+        self.tried = []  # (length, value, slope) on this line so far; the first is its start
+        self.length = 0.0  # where on the line the parameters are
+        self.lowest = 0.0, None  # where on the line it was lowest, and the gradient there
+        self.evaluations, self.converged = 0, False
+
+    def step(self, gradients, value):
+        """Take the gradients and the value (a number) where the parameters are, and move them to the next place to look."""
+        gradients, value = _named(gradients), float(value)
+        _check(gradients, self.parameters)
+        self.evaluations += 1
+        if self.converged:
+            return
+        g = _flat(gradients)
+        if self.d is None:
+            if not math.isfinite(value + _dot(g, g)):
+                raise ValueError(
+                    f"the value at the start is {value}, or its gradient not finite: there is nothing to step back to"
+                )
+            self.value, self.g = value, g
+            self._turn()
+            return
+        slope = _dot(g, self.d)
+        self.tried.append((self.length, value, slope))
+        if value < self.value and math.isfinite(value + slope):
+            self.value, self.lowest = value, (self.length, g)
+        length = next_length(self.tried, self.c1, self.c2)
+        if length is None or len(self.tried) > self.longest_search:
+            self._accept()
+        else:
+            self._move(length)
+
+    def best(self):
+        """{name: array}, or the one array: a copy of the lowest point that was evaluated."""
+        point = self._at(self.lowest[0])
+        return point if None not in point else point[None]
+
+    def _accept(self):
+        """The lowest point on the line becomes the start of the next one."""
+        length, g = self.lowest
+        if length:
+            x = self.x + length * self.d
+            self._remember(x - self.x, g - self.g)
+            self.x, self.g = x, g
+        elif self.pairs:
+            self.pairs.clear()  # what is remembered leads nowhere: straight down the gradient again
+        else:
+            self.converged = True
+        self._turn()
+
+    def _remember(self, s, y):
+        sy = _dot(s, y)
+        if sy > 1e-10 * math.sqrt(_dot(s, s) * _dot(y, y)):  # else the slope does not rise along s: no valley to step into
+            self.pairs.append((s, y, sy))
+
+    def _turn(self):
+        """Start a new line from x."""
+        self.d = self._direction()
+        if self.pairs and not _dot(self.g, self.d) < 0:  # rounding
+            self.pairs.clear()
+            self.d = self._direction()
+        slope, largest = _dot(self.g, self.d), float(abs(self.d).max())
+        self.tried, self.lowest = [(0.0, self.value, slope)], (0.0, self.g)
+        self.converged = self.converged or not (slope < 0 and math.isfinite(largest))
+        self._move(0.0 if self.converged else 1.0 if self.pairs else self.first_step / largest)
+
+    def _direction(self):
+        """-H g, where H estimates the inverse of the second derivatives: algorithm 7.4, the two loops."""
+        q, factors = self.g.copy(), []
+        for s, y, sy in reversed(self.pairs):
+            factors.append(_dot(s, q) / sy)
+            q -= factors[-1] * y
+        if self.pairs:
+            _, y, sy = self.pairs[-1]
+            q *= sy / _dot(y, y)  # (7.20): with the newest pair's scale, length 1 fits
+        for (s, y, sy), factor in zip(self.pairs, reversed(factors), strict=True):
+            q += (factor - _dot(y, q) / sy) * s
+        return -q
+
+    def _move(self, length):
+        """Put the parameters `length` down the line."""
+        self.length = length
+        for name, array in self._at(length).items():
+            self.parameters[name][...] = array
+
+    def _at(self, length):
+        """{name: array} of the point `length` down the line."""
+        flat, point, start = self.x + length * self.d if length else self.x, {}, 0
+        for name, p in self.parameters.items():
+            point[name] = flat[start : start + p.size].reshape(p.shape).copy()
+            start += p.size
+        return point
+
+    def state(self):
+        """What a checkpoint needs beside the parameters: ({group: {name: array}}, numbers that JSON can hold)."""
+        line = {"x": self.x, "g": self.g, "d": self.d, "lowest_g": self.lowest[1]}
+        arrays = {
+            "line": {name: array for name, array in line.items() if array is not None},
+            "s": {str(k): s for k, (s, _, _) in enumerate(self.pairs)},
+            "y": {str(k): y for k, (_, y, _) in enumerate(self.pairs)},
+        }
+        numbers = {"value": self.value, "tried": self.tried, "length": self.length, "lowest": self.lowest[0]}
+        return arrays, {**numbers, "evaluations": self.evaluations, "converged": self.converged}
+
+    def load(self, arrays, numbers):
+        """Take back what `state` gave (NumPy arrays and JSON's lists will do), and the parameters' values with it: the run goes
+        on bit for bit. Raises ValueError unless the parameters have as many numbers."""
+        xp = array_module(self.x)
+
+        def own(array):
+            if array.shape != self.x.shape:
+                raise ValueError(f"the optimiser was saved for {array.size} numbers, the parameters hold {self.x.size}")
+            return xp.asarray(array.astype(self.x.dtype))
+
+        line = {name: own(array) for name, array in arrays["line"].items()}
+        self.x, self.g, self.d = line["x"], line.get("g"), line.get("d")
+        self.lowest = numbers["lowest"], line.get("lowest_g")
+        self.pairs.clear()
+        for k in range(len(arrays["s"])):
+            self._remember(own(arrays["s"][str(k)]), own(arrays["y"][str(k)]))
+        self.value, self.tried = numbers["value"], [tuple(point) for point in numbers["tried"]]
+        self.evaluations, self.converged = numbers["evaluations"], numbers["converged"]
+        self._move(numbers["length"])
+
+
+def next_length(tried, c1=1e-4, c2=0.9):
+    """Where on a line to look next, or None if the last place will do: the strong Wolfe conditions (3.7), algorithms 3.5, 3.6.
+
+    tried: [(length, value, slope), ...] from the start (0.0, value, slope) on, as they were looked at. Between `low`, the
+    lowest of those that are low enough, and `high`, on the other side of a valley, there is a place that will do. A value or
+    slope that is not finite is high.
+    """
+    (_, start_value, start_slope), *looked = tried
+    before = low = tried[0]
+    high = None
+    for point in looked:
+        length, value, slope = point
+        enough = value <= start_value + c1 * length * start_slope and value < low[1] and math.isfinite(slope)
+        if not enough:
+            high = point
+            continue
+        if abs(slope) <= -c2 * start_slope:
+            return None
+        if slope * ((high[0] if high else math.inf) - low[0]) >= 0:  # the valley lies back towards low
+            high = low
+        before, low = low, point
+    if not looked:
+        return 1.0
+    if high is None:  # still going down: further, two to ten times
+        length = _valley(before, low)
+        return min(max(length, 2 * low[0]), 10 * low[0]) if length > low[0] else 10 * low[0]
+    width = high[0] - low[0]
+    if not math.isfinite(high[1] + high[2]):
+        return low[0] + 0.1 * width
+    share = (_valley(low, high) - low[0]) / width
+    return low[0] + width * min(max(share, 0.1), 0.9)
+
+
+def _valley(a, b):
+    """Where the cubic through two points (length, value, slope) has its minimum: (3.59). NaN if it has none."""
+    rise = a[2] + b[2] - 3 * (a[1] - b[1]) / (a[0] - b[0])
+    square = rise * rise - a[2] * b[2]
+    if not square >= 0:
+        return math.nan
+    root = math.copysign(math.sqrt(square), b[0] - a[0])
+    bottom = b[2] - a[2] + 2 * root
+    return b[0] - (b[0] - a[0]) * (b[2] + root - rise) / bottom if bottom else math.nan
+
+
+def _named(arrays):
+    """One array as a dict, too."""
+    return arrays if isinstance(arrays, dict) else {None: arrays}
+
+
+def _flat(arrays):
+    """The numbers of a dict of arrays in one vector, a copy."""
+    xp = array_module(*arrays.values())
+    return xp.concatenate([array.ravel() for array in arrays.values()])
+
+
+def _dot(a, b):
+    """Sum of products: in float64, since a picture has hundreds of thousands of them."""
+    xp = array_module(a, b)
+    return float(xp.dot(a.astype(np.float64), b.astype(np.float64)))

@@ -9,7 +9,9 @@ A task says what is learnt from what; the trainer knows nothing about pictures. 
     save_weights(path, iteration, losses)       the net as people will use it
 """
 
+import contextlib
 import csv
+import itertools
 import math
 import signal
 import sys
@@ -35,7 +37,78 @@ def learning_rate(iteration, iterations, lr, rise=0, decay_every=0, decay_factor
     return lr * min(1.0, left / fall) if fall else lr
 
 
-class Trainer:
+class Loop:
+    """Steps to `iterations` in the folder `out`: every term at every iteration in losses.csv and on the plot losses.png,
+    progress, a stop when asked for, saved each `every` steps and at the end. What a step is, and what is saved, a subclass
+    says: `step(batch)` returns {term: float}, `save()`, and `batches()` where there are any."""
+
+    title = "Losses"
+
+    def __init__(self, out, iterations, every):
+        self.out, self.iterations, self.every = Path(out), iterations, every
+        self.iteration, self.history = 0, []
+        self._stop = False
+
+    def batches(self):
+        """A context manager that iterates over what each step is given."""
+        return contextlib.nullcontext(itertools.repeat(None))
+
+    def go_on_from(self, iteration):
+        """Take up the count, and the losses so far, where a checkpoint says the run was."""
+        self.iteration = iteration
+        self.history = _read_losses(self.out / "losses.csv", iteration)
+
+    def run(self):
+        """Run until `iterations`, or until Ctrl-C or SIGTERM, which end the run after the step in hand, saved. Returns whether
+        it ran to its end."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        old = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with only_run(self.out), self.batches() as batches:
+                _write_losses(self.out / "losses.csv", self.history)
+                self._steps(batches)
+                self.save()
+        except BlockingIOError:
+            raise UserError(f"another run is at work in {self.out}: wait for it, or choose another --out") from None
+        finally:
+            for s, handler in old.items():
+                signal.signal(s, handler)
+        return self.iteration >= self.iterations
+
+    def _steps(self, batches):
+        with (
+            open(self.out / "losses.csv", "a", newline="") as log,
+            _Progress(self.iteration, self.iterations) as progress,
+            np.errstate(all="ignore"),  # a diverging loss is told in one line
+        ):
+            while self.iteration < self.iterations and not self._stop:
+                terms = self.step(next(batches))
+                self.iteration += 1
+                self._log(csv.writer(log), log, terms)
+                progress.show(self.iteration, terms)
+                if self.iteration % self.every == 0 and self.iteration < self.iterations:
+                    self.save()
+
+    def _log(self, writer, file, terms):
+        if not self.history:
+            writer.writerow(["iteration", *terms])
+        self.history.append((self.iteration, terms))
+        writer.writerow([self.iteration, *map(repr, terms.values())])
+        file.flush()
+
+    def plot(self):
+        """losses.png of what was logged so far."""
+        if self.history:
+            _plot(self.out / "losses.png", self.history, self.title)
+
+    def _ask_to_stop(self, signum, frame):
+        if self._stop:
+            raise KeyboardInterrupt  # asked twice: at once, back to the last checkpoint
+        self._stop = True
+        print("stopping after this step; once more stops at once", file=sys.stderr)
+
+
+class Trainer(Loop):
     """Runs a task to `iterations`, with everything it writes in the folder `out`:
 
         losses.csv, losses.png      every term at every iteration; the plot
@@ -44,17 +117,27 @@ class Trainer:
         checkpoint.h5               all that --resume needs: weights, Adam's moments, iteration, settings
 
     `schedule`: the arguments of `learning_rate` from lr on. `settings` (JSON-able) is kept in the checkpoint. Batches are
-    numbered, so the iteration is all the random state there is.
+    numbered, so the iteration is all the random state there is. A loss that is not finite raises UserError and leaves the last
+    checkpoint as it is.
     """
 
-    def __init__(self, task, out, iterations, schedule, every, settings):
-        self.task, self.out, self.iterations = task, Path(out), iterations
-        self.schedule, self.every, self.settings = schedule, every, settings
-        self.iteration, self.history = 0, []
-        self.adam = Adam(task.net.parameters(), schedule["lr"])
-        self._stop = False
+    title = "Training losses"
 
-    # --- saving and resuming
+    def __init__(self, task, out, iterations, schedule, every, settings):
+        super().__init__(out, iterations, every)
+        self.task, self.schedule, self.settings = task, schedule, settings
+        self.adam = Adam(task.net.parameters(), schedule["lr"])
+
+    def batches(self):
+        return self.task.batches(self.iteration)
+
+    def step(self, batch):
+        terms = self.task.step(batch)
+        if not all(map(math.isfinite, terms.values())):
+            raise UserError(self._not_finite(", ".join(f"{name} {value:g}" for name, value in terms.items())))
+        self.adam.lr = learning_rate(self.iteration, self.iterations, **self.schedule)
+        self.adam.step(self.task.net.gradients())
+        return terms
 
     def resume(self, arrays, state):
         """Take up where `checkpoint.load` says the run was."""
@@ -63,8 +146,7 @@ class Trainer:
             self.adam.load(arrays, state["iteration"])
         except (KeyError, ValueError) as error:
             raise UserError(f"the checkpoint in {self.out} does not fit this net: {error}") from None
-        self.iteration = state["iteration"]
-        self.history = _read_losses(self.out / "losses.csv", self.iteration)
+        self.go_on_from(state["iteration"])
 
     def save(self):
         """Checkpoint, weights, plot and sheet, each whole or not at all; the checkpoint first."""
@@ -83,62 +165,7 @@ class Trainer:
         checkpoint.save(self.out / "checkpoint.h5", groups, state)
         self.task.save_weights(self.out / "weights.h5", self.iteration, _means(self.history[-100:]))
         images.save(self.out / "samples" / f"{self.iteration:06}.png", sheet)
-        if self.history:
-            _plot(self.out / "losses.png", self.history)
-
-    # --- the loop
-
-    def run(self):
-        """Train until `iterations`, or until Ctrl-C or SIGTERM, which end the run after the step in hand, saved. Returns
-        whether it ran to its end. A loss that is not finite raises UserError and leaves the last checkpoint as it is."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        old = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with only_run(self.out), self.task.batches(self.iteration) as batches:
-                _write_losses(self.out / "losses.csv", self.history)
-                self._train(batches)
-                self.save()
-        except BlockingIOError:
-            raise UserError(f"another run is at work in {self.out}: wait for it, or choose another --out") from None
-        finally:
-            for s, handler in old.items():
-                signal.signal(s, handler)
-        return self.iteration >= self.iterations
-
-    def _train(self, batches):
-        with (
-            open(self.out / "losses.csv", "a", newline="") as log,
-            _Progress(self.iteration, self.iterations) as progress,
-            np.errstate(all="ignore"),  # a diverging loss is told below, in one line
-        ):
-            while self.iteration < self.iterations and not self._stop:
-                terms = self._step(next(batches))
-                self._log(csv.writer(log), log, terms)
-                progress.show(self.iteration, terms)
-                if self.iteration % self.every == 0 and self.iteration < self.iterations:
-                    self.save()
-
-    def _step(self, batch):
-        terms = self.task.step(batch)
-        if not all(map(math.isfinite, terms.values())):
-            raise UserError(self._not_finite(", ".join(f"{name} {value:g}" for name, value in terms.items())))
-        self.adam.lr = learning_rate(self.iteration, self.iterations, **self.schedule)
-        self.adam.step(self.task.net.gradients())
-        self.iteration += 1
-        return terms
-
-    def _log(self, writer, file, terms):
-        if not self.history:
-            writer.writerow(["iteration", *terms])
-        self.history.append((self.iteration, terms))
-        writer.writerow([self.iteration, *map(repr, terms.values())])
-        file.flush()
-
-    def _ask_to_stop(self, signum, frame):
-        if self._stop:
-            raise KeyboardInterrupt  # asked twice: at once, back to the last checkpoint
-        self._stop = True
-        print("stopping after this step; once more stops at once", file=sys.stderr)
+        self.plot()
 
     def _not_finite(self, what):
         kept = self.out / "checkpoint.h5"
@@ -201,12 +228,12 @@ def _read_losses(path, last):
     return [(int(row[0]), dict(zip(names[1:], map(float, row[1:]), strict=True))) for row in whole]
 
 
-def _plot(path, history):
+def _plot(path, history, title):
     """Each term over the iterations, on a logarithmic scale: every value faintly, its running mean on top."""
     from matplotlib.figure import Figure  # half a second to import, and not before there is something to draw
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(yscale="log", xlabel="iteration", ylabel="weighted loss", title="Training losses")
+    axes = figure.add_subplot(yscale="log", xlabel="iteration", ylabel="weighted loss", title=title)
     iterations = [iteration for iteration, _ in history]
     window = max(1, len(history) // 50)
     for name in history[0][1]:
