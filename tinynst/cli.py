@@ -14,6 +14,7 @@ COMMANDS = {
     "dataset": "pack a folder of photos into one HDF5 file",
     "weights": "list, show and convert weights",
     "gradcheck": "check gradients against finite differences",
+    "exercises": "make the exercises that gradcheck grades",
     "bench": "measure speed and memory, alone or beside a framework",
 }
 
