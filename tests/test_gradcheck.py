@@ -1,15 +1,16 @@
 """The checker must catch what is wrong, say so of the right gradient, and stay silent on what is right."""
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tinynst import gradcheck as module
 from tinynst import ops
 from tinynst.cli import UserError
-from tinynst.gradcheck import CASES, gradcheck, main
+from tinynst.gradcheck import command, gradcheck, main
+from tinynst.gradcheck.cases import CASES, Case, check_case, operation_case
 from tinynst.networks.transform import style_net
 
 
@@ -202,15 +203,15 @@ def broken(**changes):
         ({"dw": lambda dy, x, w, g: -g}, "scaled"),
         ({"dw": lambda dy, x, w, g: g / 4}, "scaled"),
         ({"dw": lambda dy, x, w, g: (1 + 1e-4) * g}, "scaled"),
-        ({"dx": lambda dy, x, w, g: dy @ w}, "unknown"),
-        ({"dw": lambda dy, x, w, g: g.T}, "unknown"),
-        ({"dw": lambda dy, x, w, g: x[1:].T @ dy[1:]}, "unknown"),
-        ({"db": lambda dy, x, w, g: dy[0]}, "unknown"),
+        ({"dx": lambda dy, x, w, g: dy @ w}, "transposed"),
+        ({"dw": lambda dy, x, w, g: g.T}, "transposed"),
+        ({"dw": lambda dy, x, w, g: x[1:].T @ dy[1:]}, "partial-batch"),
+        ({"db": lambda dy, x, w, g: dy[0]}, "partial-batch"),
         ({"dw": lambda dy, x, w, g: 0 * g}, "zero"),
         ({"dw": lambda dy, x, w, g: None}, "zero"),
         ({"dw": lambda dy, x, w, g: g / 0.0 * 0}, "not-finite"),
         ({"db": lambda dy, x, w, g: g[:, None]}, "wrong-shape"),
-        ({"db": lambda dy, x, w, g: dy}, "wrong-shape"),
+        ({"db": lambda dy, x, w, g: dy}, "missing-sum"),
     ],
 )
 def test_a_planted_bug_fails_and_is_named(bug, cause):
@@ -218,7 +219,8 @@ def test_a_planted_bug_fails_and_is_named(bug, cause):
         report = gradcheck(linear, broken(**bug), LINEAR)
     (name,) = bug
     assert report.passed is False
-    assert causes(report) == [(cause, name)]
+    assert causes(report)[0] == (cause, name)
+    assert causes(report)[1:] in ([], [("wrong-shape", name)])
     assert {"d" + r.name: r.passed for r in report.inputs} == {n: n != name for n in ("dx", "dw", "db")}
     assert f"{cause} ({name})" in str(report) and "FAIL" in str(report).splitlines()[0]
 
@@ -235,14 +237,13 @@ def test_one_wrong_element_fails_and_the_report_shows_it_first():
     worst = int(np.argmax(np.abs(result.analytic - result.numeric)))
     assert tuple(result.indices[worst]) == (1, 2)
     assert result.analytic[worst] - result.numeric[worst] == pytest.approx(0.5)
-    lines = str(report).splitlines()
-    assert lines[next(k for k, line in enumerate(lines) if line.startswith("  dw")) + 1].strip().startswith("dw[1, 2]")
+    assert re.search(r"dw\[(.*?)\]", str(report)).group(1) == "1, 2"
 
 
 @pytest.mark.parametrize("factor", [2.0, -1.0, 0.125])
 def test_a_constant_factor_is_named(factor):
     report = gradcheck(square, lambda dy, x: factor * 2 * x * dy, draw((3, 4)))
-    assert report.diagnoses[0].cause == "scaled" and f"{factor:g} times" in report.diagnoses[0].evidence
+    assert report.diagnoses[0].cause == "scaled" and f"{factor:g} " in report.diagnoses[0].evidence
 
 
 def test_a_missing_term_of_a_normalisation_fails():
@@ -480,21 +481,21 @@ def test_every_operation_loss_and_layer_of_the_library_passes():
     assert "conv2d" in wanted and wanted <= {case.name for case in CASES}
     for case in CASES:
         if case.name != "style_net":
-            report = module._checked(case, 1, np, samples=12)
+            report = check_case(case, 1, np, samples=12)
             assert report.passed is True, report
 
 
 def test_the_cases_run_where_the_arrays_live(xp):
     for case in {case.name: case for case in CASES}.values():
         if case.name != "style_net":
-            report = module._checked(case, 2, xp, samples=2)
+            report = check_case(case, 2, xp, samples=2)
             assert report.passed is not False, report
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_the_style_net_passes(norm):
     (case,) = (c for c in CASES if c.name == "style_net" and c.label.startswith(f"norm={norm}, upsample=nearest"))
-    report = module._checked(case, 1, np, samples=1)
+    report = check_case(case, 1, np, samples=1)
     assert report.passed is True, report
     assert len(report.inputs) == 1 + len(style_net(norm, "nearest", 2).parameters())
 
@@ -507,12 +508,12 @@ def test_one_name_gives_the_full_report_of_each_of_its_cases(capsys):
 
 def test_all_cases_one_line_each_and_the_status_of_a_failure(monkeypatch, capsys):
     few = [case for case in CASES if case.name in ("relu", "center_crop")]
-    monkeypatch.setattr(module, "CASES", few)
+    monkeypatch.setattr(command, "CASES", few)
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:-1]] == [["center_crop", "ok"], ["relu", "ok"]]
-    wrong = module.Case("relu", "wrong", module.operation_case(ops.relu, lambda dy, cache: (dy,), {"x": (2, 3)}, {}))
-    monkeypatch.setattr(module, "CASES", [*few, wrong])
+    wrong = Case("relu", "wrong", operation_case(ops.relu, lambda dy, cache: (dy,), {"x": (2, 3)}, {}))
+    monkeypatch.setattr(command, "CASES", [*few, wrong])
     assert main([]) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[2].split()[:2] == ["relu", "FAIL"] and "1 of 3 did not pass; see: tinynst gradcheck relu" in out
@@ -527,108 +528,6 @@ def test_list_and_mistakes(capsys, tmp_path):
         main([str(tmp_path / "missing.py")])
     with pytest.raises(UserError, match="--seed"):
         main(["--seed", "-1", "relu"])
-
-
-def learner(tmp_path, text):
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    return str(path)
-
-
-RELU = """
-import numpy as np
-
-def relu(x):
-    return np.maximum(x, 0), x
-
-def relu_backward(dy, x):
-    return (dy * (x > 0),)
-"""
-
-
-def test_a_learners_right_file_passes(tmp_path, capsys):
-    conv = """
-import numpy as np
-from tinynst.ops import upsample_nearest, upsample_nearest_backward  # only used, not checked
-
-def conv2d(x, w, b=None, stride=1, pad=0):
-    n, h, v, c = x.shape
-    kh, kw, _, o = w.shape
-    xp = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    oh, ow = (h + 2 * pad - kh) // stride + 1, (v + 2 * pad - kw) // stride + 1
-    y = np.zeros((n, oh, ow, o)) + (0 if b is None else b)
-    for i in range(kh):
-        for j in range(kw):
-            y += xp[:, i : i + stride * oh : stride, j : j + stride * ow : stride][:, :oh, :ow] @ w[i, j]
-    return y, (x, xp, w, b, stride, pad)
-
-def conv2d_backward(dy, cache):
-    x, xp, w, b, stride, pad = cache
-    oh, ow = dy.shape[1:3]
-    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
-    for i in range(w.shape[0]):
-        for j in range(w.shape[1]):
-            at = np.s_[:, i : i + stride * oh : stride, j : j + stride * ow : stride]
-            dxp[at] += dy @ w[i, j].T
-            dw[i, j] = np.tensordot(xp[at], dy, ((0, 1, 2), (0, 1, 2)))
-    dx = dxp[:, pad : pad + x.shape[1], pad : pad + x.shape[2]]
-    return dx, dw, None if b is None else dy.sum(axis=(0, 1, 2))
-"""
-    assert main([learner(tmp_path, RELU + conv)]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert set(names) == {"relu", "conv2d"} and names.count("conv2d") == 6
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (RELU.replace("(x > 0)", "(x > -9)"), "relu (x 2x5x7x3): FAIL"),
-        (RELU.replace("maximum(x, 0)", "maximum(x, 0.25)"), "FAIL: y[0, 0, "),
-        (RELU.replace("maximum(x, 0), x", "maximum(x, 0)[0], x"), "FAIL: y has shape (5, 7, 3), it should be (2, 5, 7, 3)"),
-        (RELU.replace("return np.maximum(x, 0), x", "return x"), "relu must return (y, cache), it returns ndarray"),
-        (RELU.replace("return (dy * (x > 0),)", "raise NotImplementedError"), "relu_backward: not yet written"),
-        (RELU.replace("return np.maximum(x, 0), x", "raise NotImplementedError"), "relu: not yet written"),
-        (RELU.replace("return (dy * (x > 0),)", "return dy * y"), "NameError: name 'y' is not defined (line 8)"),
-        (RELU.replace("relu_backward", "relu_back"), "relu is there but no relu_backward"),
-        (RELU + "def conv2_backward(dy, cache):\n    return dy\n", "did you mean conv2d_backward?"),
-        ("def tv_loss(y):\n    return 1.0, y\n", "tv_loss (y 2x5x7x3): FAIL: value is 1, it should be "),
-        ("def tv_loss(y):\n    import tinynst.losses as t\n    v, g = t.tv_loss(y)\n    return v, 2 * g\n", "scaled (dy)"),
-    ],
-)
-def test_a_learners_mistake_is_named_and_the_status_is_1(tmp_path, capsys, text, words):
-    assert main([learner(tmp_path, text)]) == 1
-    assert words in capsys.readouterr().out
-
-
-def test_a_learners_running_statistics_are_compared(tmp_path, capsys):
-    text = """
-from tinynst import ops
-
-def batch_norm(x, gamma, beta, running_mean, running_var, training=True):
-    old = running_var.copy()
-    y, cache = ops.batch_norm(x, gamma, beta, running_mean, running_var, training)
-    running_var[...] = old
-    return y, cache
-
-batch_norm_backward = ops.batch_norm_backward
-"""
-    assert main([learner(tmp_path, text)]) == 1
-    assert "running_var after the forward[0] is" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("x = 1\n", "nothing to check"),
-        ("from tinynst.ops import relu, relu_backward\n", "nothing to check"),
-        ("import no_such_module_here\n", "does not import: ModuleNotFoundError.*line 1"),
-        ("def relu(:\n", "does not import: SyntaxError.*line 1"),
-        ("raise SystemExit(3)\n", "does not import: SystemExit"),
-    ],
-)
-def test_a_file_that_gives_nothing_to_check_is_the_users_mistake(tmp_path, text, words):
-    with pytest.raises(UserError, match=words):
-        main([learner(tmp_path, text)])
 
 
 def test_the_command_line_ends_with_status_2_and_one_line(tmp_path):

@@ -17,6 +17,7 @@ COMMANDS = {
     "figures": "remake the paper's figures 3, 4 and 5",
     "weights": "list, show and convert weights",
     "gradcheck": "check gradients against finite differences",
+    "exercises": "make the exercises that gradcheck grades",
     "bench": "measure speed and memory, alone or beside a framework",
 }
 

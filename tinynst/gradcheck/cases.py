@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import layers, losses, ops
-from .device import asarray
-from .networks.transform import style_net
-from .networks.vgg import LAYERS, VGG16
+from .. import layers, losses, ops
+from ..device import asarray
+from ..networks.transform import style_net
+from ..networks.vgg import LAYERS, VGG16
+from .check import gradcheck
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def loss_case(function, shapes):
     return make
 
 
-def _layer(build, shape, scale=1.0):
+def layer_case(build, shape, scale=1.0):
     """make() of anything with forward(x, training), backward(dy), parameters() and gradients()."""
 
     def make(rng, xp):
@@ -199,7 +200,7 @@ def _new(kind, *arguments, **options):
     return build
 
 
-def _residual(xp):
+def residual(xp):
     parts = {"rng": np.random.default_rng(0), "xp": xp, "dtype": np.float64}
     inner = {
         "conv1": layers.Conv(3, 3, 3, **parts),
@@ -225,17 +226,25 @@ def _cases():
         "ReflectPad": lambda xp: layers.ReflectPad(2),
         "Upsample": lambda xp: layers.Upsample(2),
         "ScaledTanh": lambda xp: layers.ScaledTanh(150.0),
-        "Residual": _residual,
+        "Residual": residual,
     }.items():
-        cases.append(Case(name, "layer", _layer(build, IMAGE)))
+        cases.append(Case(name, "layer", layer_case(build, IMAGE)))
     for norm in ("instance", "batch"):
         for upsample in ("transpose", "nearest"):
             build = _new(style_net, norm, upsample, width=2)
             label = f"norm={norm}, upsample={upsample}, width=2"
-            cases.append(Case("style_net", label, _layer(build, (2, 6, 5, 3), scale=60.0), samples=3))
+            cases.append(Case("style_net", label, layer_case(build, (2, 6, 5, 3), scale=60.0), samples=3))
     cases.append(Case("VGG16", "to relu3_2, narrow, random weights, two taps", _vgg))
     cases.append(Case("StyleObjective", "content, style and total variation of a narrow VGG", _objective))
     return cases
 
 
 CASES = _cases()
+
+
+def check_case(case, seed, xp, samples=200):
+    """The Report of one case."""
+    arguments = case.make(np.random.default_rng(seed), xp)
+    forward, backward, inputs = (arguments.pop(key) for key in ("forward", "backward", "inputs"))
+    title = f"{case.name} ({case.label})"
+    return gradcheck(forward, backward, inputs, **arguments, seed=seed, samples=min(case.samples, samples), title=title)
