@@ -437,3 +437,59 @@ def test_sheet_with_captions():
 def test_sheet_needs_an_image():
     with pytest.raises(ValueError, match="at least one"):
         images.sheet([[]])
+
+
+def test_load_parts_gives_what_the_file_holds(tmp_path):
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (4, 5, 4), dtype=np.uint8)
+    files = {"rgb": rgba[:, :, :3], "rgba": rgba, "l": rgba[:, :, 0], "la": rgba[:, :, :2]}
+    for name, array in files.items():
+        Image.fromarray(array, {"la": "LA"}.get(name)).save(tmp_path / f"{name}.png")
+    Image.fromarray(rgba[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "16.png")
+    expected = {
+        "rgb": (rgba[:, :, :3], None, False),
+        "rgba": (rgba[:, :, :3], rgba[:, :, 3], False),  # colours as they are, not laid on white
+        "l": (rgba[:, :, [0, 0, 0]], None, True),
+        "la": (rgba[:, :, [0, 0, 0]], rgba[:, :, 1], True),
+        "16": (rgba[:, :, [0, 0, 0]], None, True),
+    }
+    for name, (rgb, alpha, grey) in expected.items():
+        found = images.load_parts(tmp_path / f"{name}.png")
+        assert np.array_equal(found[0], rgb) and found[2] is grey, name
+        assert (found[1] is None) if alpha is None else np.array_equal(found[1], alpha), name
+    with pytest.raises(UserError, match=r"none\.png: no such file"):
+        images.load_parts(tmp_path / "none.png")
+
+
+def test_grey_and_transparent_pictures_are_saved_as_such(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    for suffix in (".png", ".tif", ".webp"):
+        images.save(tmp_path / f"a{suffix}", rgba)
+        with Image.open(tmp_path / f"a{suffix}") as file:
+            assert file.mode == "RGBA" and np.array_equal(np.asarray(file)[:, :, 3], rgba[:, :, 3])
+    rgba[:, :, 3] = 0
+    images.save(tmp_path / "a.bmp", rgba)
+    assert (images.load(tmp_path / "a.bmp") == 255).all()
+    images.save(tmp_path / "b.png", rgba[:, :, 0].astype(np.float32) + 0.3)
+    with Image.open(tmp_path / "b.png") as file:
+        assert file.mode == "L" and np.array_equal(np.asarray(file), rgba[:, :, 0])
+
+
+def test_match_histogram_gives_the_references_distribution():
+    rng = np.random.default_rng(0)
+    reference = np.stack([rng.normal(90, 20, (40, 50)), rng.uniform(50, 200, (40, 50))], axis=2)
+    image = np.stack([rng.uniform(0, 255, (60, 30)), rng.normal(128, 30, (60, 30))], axis=2).clip(0, 255)
+    matched = images.match_histogram(image, reference)
+    assert matched.shape == image.shape and matched.dtype == np.float32
+    for c in range(2):
+        for share in (0.02, 0.1, 0.3, 0.5, 0.8, 0.98):
+            assert abs(np.quantile(matched[:, :, c], share) - np.quantile(reference[:, :, c], share)) < 1.5
+        assert (np.diff(matched[:, :, c].ravel()[image[:, :, c].ravel().argsort()]) >= 0).all()
+
+
+def test_match_histogram_leaves_a_match_alone_and_knows_flat_ones():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.float32)
+    assert np.abs(images.match_histogram(image, image) - image).max() < 1e-4
+    assert (images.match_histogram(image, np.full((2, 2, 3), 7)) == 7).all()
+    flat = images.match_histogram(np.full((4, 4, 3), 9), image)
+    assert np.ptp(flat) == pytest.approx(np.ptp([np.median(image[:, :, c]) for c in range(3)]), abs=2)

@@ -12,6 +12,7 @@ from tinynst.layers import (
     ConvTranspose,
     InstanceNorm,
     ReflectPad,
+    ReLU,
     Residual,
     ScaledTanh,
     Sequential,
@@ -52,6 +53,7 @@ LAYERS = {
     "BatchNorm, ReLU": lambda xp: BatchNorm(3, relu=True, **made(xp)),
     "ReflectPad": lambda xp: ReflectPad(2),
     "Upsample": lambda xp: Upsample(3),
+    "ReLU": lambda xp: ReLU(),
     "ScaledTanh": lambda xp: ScaledTanh(150.0),
     "Sequential": chain,
     "Residual": residual,
@@ -173,6 +175,7 @@ def test_each_layer_is_its_operation(xp):
             assert_close(norm.buffers()[name], b, 1e-14)
     assert_close(ReflectPad(3).forward(x, False), ops.reflect_pad2d(x, 3)[0], 0)
     assert_close(Upsample(3).forward(x, False), ops.upsample_nearest(x, 3)[0], 0)
+    assert_close(ReLU().forward(x, False), ops.relu(x)[0], 0)
     assert_close(ScaledTanh(7.0).forward(x, False), ops.scaled_tanh(x, 7.0)[0], 0)
 
 

@@ -1,13 +1,16 @@
-"""Nearest-neighbour enlargement."""
+"""Nearest-neighbour and bicubic enlargement."""
 
 import numpy as np
 import pytest
-from cases import Case, refuses, row
+from cases import Case, photos, refuses, row
+from PIL import Image
 
 from tinynst import ops
-from tinynst.device import to_numpy
+from tinynst.device import asarray, to_numpy
 
 CASES = [Case("upsample_nearest", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
+CASES += [Case("upsample_bicubic", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
+CASES += [Case("upsample_bicubic", {"x": (2, 1, 2, 3)}, {"scale": 4}, ("x",))]  # fewer pixels than the kernel has
 
 
 @row(CASES)
@@ -24,4 +27,21 @@ def test_by_hand(xp):
 
 @pytest.mark.parametrize("scale", [0, 1.5, "2"])
 def test_wrong_scale_is_named(scale):
-    refuses(ValueError, "scale", lambda: ops.upsample_nearest(np.zeros((1, 2, 2, 1)), scale))
+    for upsample in (ops.upsample_nearest, ops.upsample_bicubic):
+        refuses(ValueError, "scale", lambda upsample=upsample: upsample(np.zeros((1, 2, 2, 1)), scale))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_bicubic_is_pillows(xp, scale):
+    image = photos(1, 11, 14, 1, dtype=np.float32)
+    y, _ = ops.upsample_bicubic(asarray(image, xp), scale)
+    pillow = Image.fromarray(image[0, :, :, 0]).resize((14 * scale, 11 * scale), Image.Resampling.BICUBIC)
+    assert np.abs(to_numpy(y)[0, :, :, 0] - np.asarray(pillow)).max() < 1e-3
+
+
+def test_bicubic_keeps_a_grey_plane_and_a_ramp(xp):
+    """Keys's kernel reproduces straight lines, away from the edges."""
+    ramp = np.repeat(np.arange(9.0), 6).reshape(1, 9, 6, 1)
+    for flat, expected in ((np.full((1, 9, 6, 1), 7.0), np.full(36, 7.0)), (ramp, (np.arange(36) + 0.5) / 4 - 0.5)):
+        y, _ = ops.upsample_bicubic(asarray(flat, xp), 4)
+        assert np.abs(to_numpy(y)[0, 8:28, :, 0] - expected[8:28, None]).max() < 1e-12

@@ -1,11 +1,13 @@
-"""The style net: sizes in and out, Table 1 inside, gradients of the whole, and weights loaded into it."""
+"""The style net and the super-resolution net: sizes in and out, Tables 1 and 2 inside, gradients of the whole, and weights
+loaded into them."""
 
 import numpy as np
 import pytest
 from cases import photos, refuses, slope
 
+from tinynst import ops
 from tinynst.device import asarray, to_numpy
-from tinynst.networks import style_net
+from tinynst.networks import style_net, super_resolution_net
 
 VARIANTS = [(norm, upsample) for norm in ("instance", "batch") for upsample in ("transpose", "nearest")]
 all_variants = pytest.mark.parametrize(("norm", "upsample"), VARIANTS)
@@ -197,3 +199,133 @@ def test_wrong_options_are_named(options, named):
 @pytest.mark.parametrize("shape", [(8, 8, 3), (1, 8, 8, 4), (1, 8, 8, 1), (1, 0, 8, 3)])
 def test_wrong_images_are_named(shape):
     refuses(ValueError, "images", lambda: style_net(width=1).forward(np.zeros(shape, np.float32)))
+
+
+# --- super-resolution -------------------------------------------------------------------------------------------------
+
+SUPERRES = [
+    {"factor": 2},
+    {"factor": 4, "norm": "none", "residual": True},
+    {"factor": 4, "upsample": "nearest", "residual": True},
+    {"factor": 8, "norm": "none", "upsample": "nearest"},
+]
+all_superres = pytest.mark.parametrize("options", SUPERRES, ids=str)
+
+
+@all_superres
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (9, 5)], ids=str)
+def test_the_size_times_the_factor(options, size):
+    net, images = super_resolution_net(**options, width=2), photos(2, *size, 3, dtype=np.float32)
+    before = images.copy()
+    y = net.forward(images, training=True)
+    assert y.shape == (2, *(options["factor"] * side for side in size), 3) and y.dtype == np.float32
+    dx = net.backward(np.ones_like(y))
+    assert dx.shape == images.shape and np.isfinite(dx).all() and np.isfinite(y).all()
+    assert np.array_equal(images, before)
+    if net.buffers():
+        assert not np.array_equal(net.forward(images), y)  # the running statistics, not the batch's
+
+
+@all_superres
+def test_superres_gradients_of_the_whole(options):
+    """By the image and by every parameter, each as a whole, for a random dy."""
+    net, images = super_resolution_net(**options, width=3, dtype=np.float64), photos(2, 4, 5, 3)
+    rng = np.random.default_rng(0)
+    for p in net.parameters().values():  # from the start's zeros and ones, where a lost term would not show
+        p += 0.1 * rng.standard_normal(p.shape) * (p.ndim == 1)
+    dy = rng.standard_normal(net.forward(images, training=True).shape)
+    dx = net.backward(dy)
+    gradients, parameters = net.gradients(), net.parameters()
+    assert list(gradients) == list(parameters)
+
+    def loss(x):
+        return float((net.forward(x, training=True) * dy).sum())
+
+    for name, p in parameters.items():
+        at, g = p.copy(), gradients[name]
+        direction = rng.standard_normal(at.shape)
+        direction /= np.linalg.norm(direction)
+
+        def along(value, p=p):
+            p[...] = value
+            return loss(images)
+
+        change = slope(along, at, direction, 1e-6)
+        p[...] = at
+        assert abs((g * direction).sum() - change) <= 1e-5 * np.linalg.norm(g) + 2e-5, name
+    direction = rng.standard_normal(images.shape)
+    assert abs((dx * direction).sum() - slope(loss, images, direction, 1e-5)) <= 1e-5 * np.linalg.norm(dx)
+
+
+@pytest.mark.parametrize("xp", ["strict", pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True)
+@all_superres
+def test_superres_on_a_gpu(xp, options):
+    images, results = photos(2, 4, 5, 3), []
+    for module in (np, xp):
+        net = super_resolution_net(**options, width=2, xp=module, dtype=np.float64)
+        y = net.forward(asarray(images, module), training=True)
+        dx = net.backward(asarray(np.random.default_rng(0).standard_normal(y.shape), module))
+        arrays = {"y": y, "dx": dx, **net.gradients(), **net.buffers()}
+        results.append({name: to_numpy(array) for name, array in arrays.items()})
+    for name, expected in results[0].items():
+        assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max() + 1e-12, name
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_parameters_of_table_2(factor):
+    """By name and shape, at the paper's width and with the paper's options."""
+    net = super_resolution_net(factor)
+    ups = [f"up{k}" for k in range(1, {2: 1, 4: 2, 8: 3}[factor] + 1)]
+    kernels = {"conv1": (9, 9, 3, 64), "out": (9, 9, 64, 3)} | {up: (3, 3, 64, 64) for up in ups}
+    kernels |= {f"residual{k}.conv{i}": (3, 3, 64, 64) for k in range(1, 5) for i in (1, 2)}
+    norms = ["conv1_norm", *(f"{up}_norm" for up in ups), *(f"residual{k}.norm{i}" for k in range(1, 5) for i in (1, 2))]
+    expected = {f"{name}.w": shape for name, shape in kernels.items()} | {"out.b": (3,)}
+    expected |= {f"{name}.{array}": (64,) for name in norms for array in ("gamma", "beta")}
+    assert {name: p.shape for name, p in net.parameters().items()} == expected
+    assert set(net.buffers()) == {f"{name}.running_{what}" for name in norms for what in ("mean", "var")}
+
+
+def test_without_norm_there_are_biases_and_relus_in_the_same_places():
+    layers = super_resolution_net(4, norm="none", width=2).layers.layers
+    assert [name for name in layers if "relu" in name] == ["conv1_relu", "up1_relu", "up2_relu"]
+    assert list(layers["residual1"].layers) == ["conv1", "relu1", "conv2"]
+    names = super_resolution_net(4, norm="none", upsample="nearest", width=2).parameters()
+    assert {name for name in names if not name.endswith(".w")} == {f"{name[:-2]}.b" for name in names if name.endswith(".w")}
+
+
+def test_with_residual_it_starts_as_bicubic_and_saturates_about_it():
+    images = photos(1, 9, 7, 3)
+    bicubic, _ = ops.upsample_bicubic(images, 4)
+    net = super_resolution_net(4, residual=True, dtype=np.float64)
+    assert np.abs(net.forward(images, training=True) - bicubic).max() < 5
+    net.parameters()["out.w"][...] = 0
+    net.parameters()["out.b"][...] = [0, 50, -50]
+    assert np.abs(net.forward(images) - bicubic - np.array([0, 150, -150])).max() < 1e-9
+
+
+def test_without_residual_the_output_is_tanh_about_the_mean_colour():
+    net = super_resolution_net(2, width=1, dtype=np.float64)
+    net.parameters()["out.w"][...] = 0
+    net.parameters()["out.b"][...] = [0, 50, -50]
+    y = net.forward(photos(1, 5, 6, 3))
+    assert np.abs(y - np.array([123.68, 116.779 + 150, 103.939 - 150])).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"factor": 3}, "factor"), ({"norm": "instance"}, "norm"), ({"upsample": "bicubic"}, "upsample"), ({"width": 0}, "width")],
+)
+def test_wrong_superres_options_are_named(options, named):
+    refuses(ValueError, named, lambda: super_resolution_net(**{"factor": 2, **options}))
+
+
+def test_superres_backward_without_forward_and_with_a_wrong_dy():
+    net = super_resolution_net(2, width=1)
+    dy = np.zeros((1, 8, 8, 3), np.float32)
+    with pytest.raises(RuntimeError, match="forward"):
+        net.backward(dy)
+    net.forward(dy, training=True)
+    refuses(ValueError, "dy", lambda: net.backward(dy))
+    refuses(ValueError, "images", lambda: net.forward(dy[..., :2]))
+    net.forward(dy, training=True)
+    assert net.backward(np.zeros((1, 16, 16, 3), np.float32), input_gradient=False) is None

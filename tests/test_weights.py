@@ -430,9 +430,43 @@ def test_convert_leaves_nothing_behind_when_it_fails(capsys, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["text.h5"]
 
 
-@pytest.mark.parametrize("name", weights.shipped("style"))
-def test_the_card_of_a_style(name):
+@pytest.mark.parametrize("name", weights.shipped("style") + weights.shipped("superres"))
+def test_each_net_that_ships_has_a_card(name):
     card = (weights.SHIPPED / f"{name}.md").read_text(encoding="utf-8")
     content = (weights.SHIPPED / f"{name}.h5").read_bytes()
     assert f"sha256 `{hashlib.sha256(content).hexdigest()}`" in card
-    assert f"{len(content):,} bytes" in card and (weights.SHIPPED / f"{name}.jpg").is_file()
+    assert f"{len(content):,} bytes" in card and weights.read_about(weights.SHIPPED / f"{name}.h5")["kind"] in card
+    picture = re.search(r"!\[[^]]*\]\((.+?)\)", card)[1]
+    assert (weights.SHIPPED / picture).is_file()
+
+
+def test_blend_is_the_net_between(capsys, tmp_path):
+    first, second = example(), {name: array + 1 for name, array in example().items()}
+    weights.save(tmp_path / "a.h5", first, {"kind": "superres", "summary": "pixels", "settings": {"width": 8}})
+    picture = np.full((2, 3, 3), 9, np.uint8)
+    weights.save(tmp_path / "b.h5", second, {"kind": "superres", "summary": "features", "loss": "feature"}, thumbnail=picture)
+    for share, options in ((0.7, ()), (0.25, ("--share", "0.25")), (0.0, ("--share", "0"))):
+        out = tmp_path / f"{share}.h5"
+        assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "b.h5", out, *options)[0] == 0
+        arrays, about = weights.load(out)
+        assert about["kind"] == "superres" and about["loss"] == "feature" and about["blend"]["share"] == share
+        assert about["blend"]["first"]["settings"] == {"width": 8} and f"features, {share:.0%}" in about["summary"]
+        for name, array in arrays.items():
+            assert np.abs(array - first[name] - share).max() < 1e-6
+        assert np.array_equal(weights.read_thumbnail(out), picture)
+
+
+def test_blend_refuses_what_does_not_fit(capsys, tmp_path):
+    weights.save(tmp_path / "a.h5", example(), ABOUT)
+    weights.save(tmp_path / "kind.h5", example(), {"kind": "superres"})
+    weights.save(tmp_path / "name.h5", {"other": np.ones(3)}, ABOUT)
+    weights.save(tmp_path / "shape.h5", {**example(), "norm.gamma": np.ones(6, np.float32)}, ABOUT)
+    before = (tmp_path / "a.h5").read_bytes()
+    for second in ("kind", "name", "shape"):
+        status, _, error = run(capsys, "blend", tmp_path / "a.h5", tmp_path / f"{second}.h5", tmp_path / "out.h5")
+        assert status == 2 and "not weights of the same net" in error and error.count("\n") == 1
+    for share in ("-0.1", "1.5", "nan"):
+        status, _, error = run(capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "out.h5", f"--share={share}")
+        assert status == 2 and "--share" in error
+    assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "a.h5")[0] == 2
+    assert not (tmp_path / "out.h5").exists() and (tmp_path / "a.h5").read_bytes() == before

@@ -11,11 +11,13 @@ from .parallel import threads
 COMMANDS = {
     "train": "train a style net",
     "stylize": "apply a style to photos",
-    "dataset": "pack a folder of photos into one HDF5 file",
     "optimize": "optimise a picture itself: style transfer, inversion, texture",
+    "train_superres": "train a super-resolution net",
+    "superres": "enlarge photos",
     "evaluate": "measure quality as the paper does",
     "figures": "remake the paper's figures 3, 4 and 5",
-    "weights": "list, show and convert weights",
+    "dataset": "pack a folder of photos into one HDF5 file",
+    "weights": "list, show, convert and blend weights",
     "gradcheck": "check gradients against finite differences",
     "exercises": "make the exercises that gradcheck grades",
     "bench": "measure speed and memory, alone or beside a framework",
@@ -95,7 +97,7 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: tinynst COMMAND [options]   (tinynst COMMAND --help shows them)\n")
         for name, meaning in COMMANDS.items():
-            print(f"  {name:10} {meaning}")
+            print(f"  {name:14} {meaning}")
         sys.exit(0)
     name = sys.argv[1]
     if name not in COMMANDS:

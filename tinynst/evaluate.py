@@ -1,9 +1,9 @@
 """Measure quality: what the paper measures, for a style net and for super-resolution."""
 
-from . import evaluate_style
+from . import evaluate_style, evaluate_superres
 from .cli import Parser, run
 
-TASKS = {"style": evaluate_style}
+TASKS = {"style": evaluate_style, "superres": evaluate_superres}
 
 
 def main(arguments=None):

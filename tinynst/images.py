@@ -13,6 +13,7 @@ from .device import to_numpy
 from .files import written_whole
 
 SAVED = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+OPAQUE = (".jpg", ".jpeg", ".bmp")  # of these, those that know no transparency
 READ = (*SAVED, ".gif", ".ppm", ".pgm")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601: how much each of R, G, B counts for brightness
 
@@ -56,6 +57,24 @@ def open_rgb(path, size=None, side="short", enlarge=True):
             "too large to be meant: give a smaller size"
         )
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def load_parts(path):
+    """Read an image file as (rgb, alpha, grey), for a program that gives back what it was given.
+
+    rgb: (H, W, 3) uint8, as `load` but with the colours that lie under transparent places as they are
+    alpha: (H, W) uint8, 0 transparent to 255 opaque, or None where the file has no transparency
+    grey: whether the file holds no colours (rgb is then three times the same)
+    """
+    with _naming(path):
+        with Image.open(path) as file:
+            image = _upright(file)
+        grey, alpha = Image.getmodebase(image.mode) == "L", None
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            alpha = np.asarray(image.getchannel("A"))
+            image = image.convert("RGB")  # drops A, mixes nothing
+        return np.asarray(_to_rgb(image)), alpha, grey
 
 
 def find(paths):
@@ -213,6 +232,27 @@ def preserve_color(stylised, content):
     return np.clip(content + difference[..., None], 0, 255)
 
 
+def match_histogram(image, reference):
+    """Return `image` (H, W, C) with each channel's values as frequent as in `reference` (h, w, C): float32, both 0..255.
+
+    Monotone, channel by channel: the value that a share p of the image lies below becomes the value that the same share of
+    the reference lies below. Shares are counted in steps of one grey level and interpolated between.
+    """
+    matched = np.empty(image.shape, np.float32)
+    for c in range(image.shape[2]):
+        levels, shares = _shares(image[:, :, c])
+        wanted, their_shares = _shares(reference[:, :, c])
+        matched[:, :, c] = np.interp(image[:, :, c], levels, np.interp(shares, their_shares, wanted))
+    return matched
+
+
+def _shares(channel):
+    """The grey levels that occur, and the share of the pixels below each, counting half of those at it."""
+    counts = np.bincount(to_uint8(channel).ravel(), minlength=256)
+    below = (np.cumsum(counts) - counts / 2) / counts.sum()
+    return np.flatnonzero(counts).astype(np.float64), below[counts > 0]
+
+
 def sheet(rows, captions=None, gap=8):
     """Lay `rows` (a list of rows, each a list of images (H, W, 3), 0..255) out on white: one (H, W, 3) uint8 image.
 
@@ -266,13 +306,16 @@ def check_writable(path):
 
 
 def save(path, image):
-    """Write `image` (H, W, 3), 0..255, clipped and rounded, in the format that the suffix of `path` says.
+    """Write `image`, 0..255, clipped and rounded, in the format that the suffix of `path` says.
 
+    image: (H, W, 3) RGB; (H, W) grey; or (H, W, 4) RGB and alpha, on white where the format knows no transparency.
     JPEG has quality 95 and keeps full colour resolution: stylised images have hard colour edges. Written whole or not
     at all; folders on the way are made. Raises UserError for an unknown suffix and where nothing can be written.
     """
     path = check_writable(path)
     picture = Image.fromarray(to_uint8(image))
+    if picture.mode == "RGBA" and path.suffix.lower() in OPAQUE:
+        picture = _to_rgb(picture)
     options = {"quality": 95}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         options["subsampling"] = 0

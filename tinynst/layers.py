@@ -149,6 +149,13 @@ class Upsample(_Plain):
         super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale)
 
 
+class ReLU(_Plain):
+    """ops.relu, for nets without norm: where there is one it is part of it."""
+
+    def __init__(self):
+        super().__init__(ops.relu, ops.relu_backward)
+
+
 class ScaledTanh(_Plain):
     """ops.scaled_tanh."""
 

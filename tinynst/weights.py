@@ -169,6 +169,28 @@ def load(path):
     return arrays, about
 
 
+def load_net(name_or_path, kind, make, options):
+    """The net that the weights of this `kind` belong to: (net, about).
+
+    make: builds the net from its `options`, (name, ...), which the weights record among their settings
+    Raises UserError, naming the file, where there is none, where it holds another kind, and where its settings or arrays do
+    not make a net.
+    """
+    path = find(name_or_path, kind)
+    arrays, about = load(path)
+    settings = about.get("settings")
+    if not isinstance(settings, dict) or not set(options) <= set(settings):
+        raise UserError(f"{path} does not record all of its net's settings ({', '.join(options)}): train this net again")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"{path} holds numbers that are not finite: the training diverged, or the file is damaged")
+    try:
+        net = make(**{name: settings[name] for name in options})
+        net.load(arrays)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise UserError(f"{path} does not make a {kind} net: {error}") from error
+    return net, about
+
+
 def read_about(path):
     """What the weights at `path` say of themselves: a dict with at least "kind" ("style", "superres", "vgg16")."""
     with open_hdf5(path, "weights: a .h5 file of tinynst's, or a VGG-16 file of Keras's") as file:
@@ -335,6 +357,27 @@ def convert(source, target, half=False):
         save(target, arrays, recorded, half, read_thumbnail(source))
 
 
+def blend(first, second, target, share):
+    """Write a net between two of the same making: (1 - share) of the weights at `first` and `share` of those at `second`.
+
+    Where the second was trained on from the first, every net on the way between them works: a feature net's sharpness with
+    less of its faults, a style less strong. Wang et al., "ESRGAN", arXiv:1809.00219, section 3.4. What `second` records is
+    kept, with "blend" added. Raises UserError where the two do not fit each other.
+    """
+    target = Path(target)
+    if not 0 <= share <= 1:
+        raise UserError(f"--share is {share:g}; it should be between 0 and 1")
+    if target.exists() and any(target.samefile(source) for source in (first, second)):
+        raise UserError(f"{target} is a file to read: give the result another name")
+    (a, about), (b, recorded) = load(first), load(second)
+    if about["kind"] != recorded["kind"] or {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
+        raise UserError(f"{first} and {second} are not weights of the same net: nothing lies between them")
+    arrays = {name: (1 - share) * a[name] + share * b[name] for name in b}
+    summary = f"{_summary(recorded)}, {share:.0%}, and {_summary(about)}, {1 - share:.0%}"
+    blended = {"share": share, "first": about}
+    save(target, arrays, {**recorded, "summary": summary, "blend": blended}, thumbnail=read_thumbnail(second))
+
+
 def _parameters(path):
     """{name: (shape, dtype)} of the arrays at `path`, as stored."""
     with open_hdf5(path, "weights: a .h5 file") as file:
@@ -405,9 +448,9 @@ def _write_picture(picture, image, source):
 
 
 def main(arguments=None):
-    """`python -m tinynst.weights list | show | convert`; `arguments` is a list of strings (None: the command line's)."""
-    parser = Parser(prog="tinynst weights", description="List, show and convert weights.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | convert")
+    """`python -m tinynst.weights list | show | convert | blend`; `arguments`: strings (None: the command line's)."""
+    parser = Parser(prog="tinynst weights", description="List, show, convert and blend weights.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | convert | blend")
     actions.add_parser("list", help="the weights that ship")
     show = actions.add_parser("show", help="everything that is recorded in weights")
     show.add_argument("weights", metavar="FILE|NAME", help="a .h5 file, or the name of weights that ship")
@@ -416,11 +459,19 @@ def main(arguments=None):
     change.add_argument("source", metavar="IN.h5", help="the file to read")
     change.add_argument("target", metavar="OUT.h5", help="the file to write; never the one that is read")
     change.add_argument("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
+    between = actions.add_parser("blend", help="a net between two, one of which was trained on from the other")
+    between.add_argument("first", metavar="A.h5", help="the net that was there first")
+    between.add_argument("second", metavar="B.h5", help="the net that was trained on from it")
+    between.add_argument("target", metavar="OUT.h5", help="the file to write")
+    between.add_argument("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
     options = parser.parse_args(arguments)
     if options.action == "list":
         _list()
     elif options.action == "show":
         _show(options.weights, options.thumbnail)
+    elif options.action == "blend":
+        blend(options.first, options.second, options.target, options.share)
+        print(f"wrote {options.target}, {_megabytes(Path(options.target))}")
     else:
         convert(options.source, options.target, options.half)
         print(f"wrote {options.target}, {_megabytes(Path(options.target))}")

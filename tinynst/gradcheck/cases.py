@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import layers, losses, ops
 from ..device import asarray
-from ..networks.transform import style_net
+from ..networks.transform import style_net, super_resolution_net
 from ..networks.vgg import LAYERS, VGG16
 from .check import gradcheck
 
@@ -55,6 +55,8 @@ OPERATIONS = [
     ("max_pool2d", {"x": (2, 7, 8, 3)}, {"size": 3}),
     ("upsample_nearest", {"x": IMAGE}, {}),
     ("upsample_nearest", {"x": IMAGE}, {"scale": 3}),
+    ("upsample_bicubic", {"x": IMAGE}, {}),
+    ("upsample_bicubic", {"x": IMAGE}, {"scale": 3}),
     ("relu", {"x": IMAGE}, {}),
     ("scaled_tanh", {"x": IMAGE}, {}),
     ("scaled_tanh", {"x": IMAGE}, {"scale": 2.0}),
@@ -225,6 +227,7 @@ def _cases():
         "BatchNorm": _new(layers.BatchNorm, 3, relu=True),
         "ReflectPad": lambda xp: layers.ReflectPad(2),
         "Upsample": lambda xp: layers.Upsample(2),
+        "ReLU": lambda xp: layers.ReLU(),
         "ScaledTanh": lambda xp: layers.ScaledTanh(150.0),
         "Residual": residual,
     }.items():
@@ -234,6 +237,14 @@ def _cases():
             build = _new(style_net, norm, upsample, width=2)
             label = f"norm={norm}, upsample={upsample}, width=2"
             cases.append(Case("style_net", label, layer_case(build, (2, 6, 5, 3), scale=60.0), samples=3))
+    for options in (
+        {"factor": 2},
+        {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True},
+    ):
+        label = ", ".join(f"{name}={value}" for name, value in options.items())
+        build = _new(super_resolution_net, **options, width=4)
+        label += ", width=4"
+        cases.append(Case("super_resolution_net", label, layer_case(build, (2, 4, 5, 3), scale=60.0), samples=6))
     cases.append(Case("VGG16", "to relu3_2, narrow, random weights, two taps", _vgg))
     cases.append(Case("StyleObjective", "content, style and total variation of a narrow VGG", _objective))
     return cases

@@ -1,15 +1,19 @@
-"""The image transformation nets of the paper's supplement: Table 1, for style."""
+"""The image transformation nets of the paper's supplement: Table 1, for style, and Table 2, for super-resolution."""
 
 import numpy as np
 
+from .. import ops
 from ..device import array_module, copy_arrays
-from ..layers import BatchNorm, Conv, ConvTranspose, InstanceNorm, ReflectPad, Residual, ScaledTanh, Sequential, Upsample
+from ..layers import BatchNorm, Conv, ConvTranspose, InstanceNorm, ReflectPad, ReLU, Residual, ScaledTanh, Sequential, Upsample
 from ..ops import arguments
 from .vgg import MEAN_RGB
 
 PAD = 40  # what the five residual blocks take off again: 5 blocks * 2 convolutions * 1 pixel, at a quarter of the size
 NORMS = {"instance": InstanceNorm, "batch": BatchNorm}
 UPSAMPLINGS = ("transpose", "nearest")
+FACTORS = (2, 4, 8)
+SUPERRES_NORMS = ("batch", "none")
+SPAN = 150.0  # what tanh is scaled by (see ops/activations.py), and the super-resolution net's input divided by
 
 
 class TransformNet:
@@ -105,6 +109,88 @@ def style_net(norm="instance", upsample="transpose", width=32, *, seed=0, xp=np,
         **up("up1", 4 * w, 2 * w),
         **up("up2", 2 * w, w),
         "out": Conv(w, 3, 9, pad=4, bias=True, **conv),
-        "tanh": ScaledTanh(150.0),
+        "tanh": ScaledTanh(SPAN),
     }
     return TransformNet(Sequential(layers))
+
+
+class SuperResolutionNet(TransformNet):
+    """RGB images in 0..255 in, RGB images of `factor` times the height and width out. The layers work in units of SPAN about
+    VGG's mean colour. With `residual` their result is what bicubic enlargement lacks, otherwise it is the picture."""
+
+    def __init__(self, layers, factor, residual):
+        super().__init__(layers)
+        self.factor, self.residual = factor, residual
+
+    def forward(self, images, training=False):
+        """images (N, H, W, 3), any H and W >= 1, RGB in 0..255 -> (N, factor*H, factor*W, 3). `training` keeps what backward
+        needs."""
+        xp = arguments.floating(images=images)
+        arguments.shape("images", images, "N", "H", "W", 3)
+        mean = xp.asarray(np.array(MEAN_RGB, images.dtype))
+        y = self.layers.forward((images - mean) / SPAN, training)
+        if training:
+            self._shapes = images.shape, y.shape
+        return y + (ops.upsample_bicubic(images, self.factor)[0] if self.residual else mean)
+
+    def backward(self, dy, input_gradient=True):
+        """The gradient by the images (None without `input_gradient`), from dy (N, factor*H, factor*W, 3); leaves those by
+        the parameters."""
+        if self._shapes is None:
+            raise RuntimeError("backward needs a forward(images, training=True) before it")
+        images, y = self._shapes
+        arguments.shape("dy", dy, *y)
+        dx = self.layers.backward(dy, input_gradient)
+        if dx is None:
+            return None
+        dx /= SPAN
+        if self.residual:  # both ways lead to the images: their gradients add
+            dx += ops.upsample_bicubic_backward(dy, (images, self.factor))[0]
+        return dx
+
+
+def super_resolution_net(
+    factor, norm="batch", upsample="transpose", residual=False, width=64, *, seed=0, xp=np, dtype=np.float32
+):
+    """Table 2: conv 9x9xW; four residual blocks of W, each two 3x3 convs; log2(factor) convs 3x3xW of stride 1/2; conv 9x9x3
+    and 150*tanh. Zero padding; norm and ReLU after every conv but the last and the residual blocks' second (norm only).
+    W = `width`. factor: 2, 4 or 8. Raises ValueError for a wrong option.
+
+    norm "none": biases in place of the norms
+    upsample "nearest": enlarge, then a 3x3 conv, in place of each transposed convolution
+    residual: the result is added to the bicubic enlargement, from which the net then starts (within a grey level or so)
+    """
+    choices = {"factor": (factor, FACTORS), "norm": (norm, SUPERRES_NORMS), "upsample": (upsample, UPSAMPLINGS)}
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, allowed))}")
+    if width < 1:
+        raise ValueError(f"width is {width}; it should be at least 1")
+    rng = np.random.default_rng(seed)
+    kind = {"xp": xp, "dtype": dtype}
+    conv = {"rng": rng, **kind}
+    w, bias = width, norm == "none"
+
+    def normed(name, relu=True):
+        if norm == "batch":
+            return {name: BatchNorm(w, relu, **kind)}
+        return {name.replace("norm", "relu"): ReLU()} if relu else {}
+
+    def residual_block():
+        convs = [{f"conv{k}": Conv(w, w, 3, pad=1, bias=bias, **conv)} for k in (1, 2)]
+        return Residual({**convs[0], **normed("norm1"), **convs[1], **normed("norm2", relu=False)})
+
+    def up(name):
+        if upsample == "transpose":
+            return {name: ConvTranspose(w, w, **conv), **normed(f"{name}_norm")}
+        return {f"{name}_nearest": Upsample(2), name: Conv(w, w, 3, pad=1, bias=bias, **conv), **normed(f"{name}_norm")}
+
+    layers = {"conv1": Conv(3, w, 9, pad=4, bias=bias, **conv), **normed("conv1_norm")}
+    layers |= {f"residual{k}": residual_block() for k in range(1, 5)}
+    for k in range(1, factor.bit_length()):
+        layers |= up(f"up{k}")
+    layers |= {"out": Conv(w, 3, 9, pad=4, bias=True, **conv), "tanh": ScaledTanh(SPAN)}
+    if residual:
+        for array in layers["out"].parameters().values():
+            array *= 0.01  # starts as bicubic enlargement
+    return SuperResolutionNet(Sequential(layers), factor, residual)

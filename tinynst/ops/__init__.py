@@ -25,4 +25,11 @@ from .padding import (
     reflect_pad2d_naive,
 )
 from .pooling import max_pool2d, max_pool2d_backward, max_pool2d_naive
-from .resampling import upsample_nearest, upsample_nearest_backward, upsample_nearest_naive
+from .resampling import (
+    upsample_bicubic,
+    upsample_bicubic_backward,
+    upsample_bicubic_naive,
+    upsample_nearest,
+    upsample_nearest_backward,
+    upsample_nearest_naive,
+)

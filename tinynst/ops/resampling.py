@@ -1,4 +1,7 @@
-"""Nearest-neighbour enlargement: the other way (beside transposed convolution) to a larger picture, without its grid."""
+"""Enlargement by fixed rules: nearest neighbour, the other way (beside transposed convolution) to a larger picture, without
+its grid; and bicubic, what a super-resolution net has to beat."""
+
+import functools
 
 import numpy as np
 
@@ -35,4 +38,74 @@ def upsample_nearest_naive(x, scale=2):
     for i in range(h * scale):
         for j in range(w * scale):
             y[:, i, j] = x[:, i // scale, j // scale]
+    return y
+
+
+def upsample_bicubic(x, scale=2):
+    """Enlarge x (N, H, W, C) to y (N, scale*H, scale*W, C) as Pillow's BICUBIC does. Returns (y, cache).
+
+        y = A x B^T     for each image and channel, A (scale*H, H), B (scale*W, W) from `_cubic_matrix`
+
+    A pixel of y is a weighted mean of the 4x4 pixels of x about it, and swings a little beyond their range beside sharp
+    edges. Raises ValueError for a wrong shape or scale, TypeError for a wrong dtype. Keys, "Cubic Convolution Interpolation
+    for Digital Image Processing" (1981).
+    """
+    xp = arguments.floating(x=x)
+    arguments.shape("x", x, "N", "H", "W", "C")
+    scale = arguments.whole("scale", scale, 1)
+    down, across = (xp.asarray(_cubic_matrix(size, scale).astype(x.dtype)) for size in x.shape[1:3])
+    return _along_rows_and_columns(xp, x, down, across), (x.shape, scale)
+
+
+def upsample_bicubic_backward(dy, cache):
+    """Return (dx,): A^T dy B, the weights with which each pixel was spread."""
+    (n, h, w, c), scale = cache
+    xp = arguments.floating(dy=dy)
+    arguments.shape("dy", dy, n, h * scale, w * scale, c)
+    down, across = (xp.asarray(_cubic_matrix(size, scale).T.astype(dy.dtype)) for size in (h, w))
+    return (_along_rows_and_columns(xp, dy, down, across),)
+
+
+def _along_rows_and_columns(xp, x, down, across):
+    """down @ x @ across^T for each image and channel."""
+    n, h, w, c = x.shape
+    rows = xp.matmul(down, x.reshape(n, h, w * c)).reshape(n, -1, w, c)
+    return xp.matmul(across, rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _cubic_matrix(size, scale):
+    """(scale*size, size) in float64: with what weight each pixel of a row of `size` counts for each of the enlarged row.
+
+    Pixel j of the large row has its centre at (j + 0.5) / scale - 0.5 of the small one. Beyond the edges there is nothing:
+    the weights of what is there are brought to the sum of one, as Pillow does (MATLAB mirrors the row).
+    """
+    centres = (np.arange(scale * size) + 0.5) / scale - 0.5
+    weights = _cubic(np.abs(centres[:, None] - np.arange(size)))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _cubic(t):
+    """Keys's kernel with a = -0.5 at the distances t >= 0."""
+    return np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-0.5 * t + 2.5) * t - 4) * t + 2, 0))
+
+
+def upsample_bicubic_naive(x, scale=2):
+    """The definition in plain loops, for tests and lessons."""
+
+    def weight(t):
+        t = abs(t)
+        return 1.5 * t**3 - 2.5 * t**2 + 1 if t < 1 else -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0
+
+    n, h, w, c = x.shape
+    y = np.zeros((n, h * scale, w * scale, c), x.dtype)
+    for i in range(h * scale):
+        for j in range(w * scale):
+            total = 0
+            for a in range(h):
+                for b in range(w):
+                    k = weight((i + 0.5) / scale - 0.5 - a) * weight((j + 0.5) / scale - 0.5 - b)
+                    y[:, i, j] += k * x[:, a, b]
+                    total += k
+            y[:, i, j] /= total
     return y
