@@ -5,6 +5,7 @@ import pytest
 
 from tinynst import evaluate_style, figures, images
 from tinynst.cli import UserError
+from tinynst.metrics import psnr
 from tinynst.networks import VGG16
 from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.optimize import noise
@@ -26,7 +27,8 @@ def photo():
 def test_inversion_from_a_shallow_layer_is_nearer_to_the_photo(vgg, photo):
     [row], [captions] = figures.inversion(vgg, photo, 25)
     assert len(row) == len(captions) == 1 + len(figures.INVERTED)
-    distance = {layer: figures.psnr(picture, photo) for layer, picture in zip(figures.INVERTED, row[1:], strict=True)}
+    shown = [images.to_uint8(picture).astype(np.float32) for picture in row[1:]]
+    distance = {layer: psnr(picture, photo) for layer, picture in zip(figures.INVERTED, shown, strict=True)}
     assert distance["relu2_2"] > 17 and distance["relu2_2"] > max(
         value for name, value in distance.items() if name != "relu2_2"
     )

@@ -19,7 +19,8 @@ from .cli import UserError
 from .files import only_run, written_whole
 from .losses import StyleObjective
 from .networks import VGG16
-from .optimize import descend, layer_weights, load_style, noise
+from .optimize import descend, load_style, noise
+from .runs import layer_weights
 from .samples import STYLES
 from .stylize import load_style as load_net
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from . import device, evaluate_style, images
 from .cli import Parser, UserError, run
 from .losses import StyleObjective
+from .metrics import psnr
 from .networks.vgg import STYLE_LAYERS
 from .optimize import descend, load_style, noise
 from .samples import PHOTOS, STYLES
@@ -32,7 +33,7 @@ def inversion(vgg, photo, evaluations):
         objective = StyleObjective(vgg, None, {layer: 1.0}, {}, SMOOTHING[layer])
         picture = _optimised(vgg, objective, photo, noise(*photo.shape[:2]), evaluations)
         row.append(picture)
-        captions.append(f"{layer}: {psnr(picture, photo):.1f} dB")
+        captions.append(f"{layer}: {psnr(images.to_uint8(picture).astype(np.float32), photo):.1f} dB")
     return [row], [captions]
 
 
@@ -70,12 +71,6 @@ def comparison(net, objective, photos, evaluations):
             ]
         )
     return rows, captions
-
-
-def psnr(picture, photo):
-    """Peak signal-to-noise ratio in dB of `picture`, as it would be saved, to `photo`; both of one shape, 0..255."""
-    error = np.mean((images.to_uint8(picture).astype(np.float64) - photo) ** 2)
-    return float(10 * np.log10(255**2 / error))
 
 
 def _optimised(vgg, objective, photo, start, evaluations):

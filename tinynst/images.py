@@ -218,6 +218,12 @@ def resize(image, height, width):
     return np.stack([c.resize((width, height), Image.Resampling.BICUBIC) for c in channels], axis=2)
 
 
+def at_most(image, side):
+    """`image` (H, W, 3), 0..255, shrunk where its longer side is more than `side` pixels."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    return resize(image, *(max(1, round(length * scale)) for length in image.shape[:2]))
+
+
 def preserve_color(stylised, content):
     """Return the brightness of `stylised` in the colours of `content`: (H, W, 3) float32, 0..255, as both are.
 

@@ -19,8 +19,9 @@ from . import checkpoint, device, images
 from .cli import Parser, UserError, given, run
 from .losses import StyleObjective
 from .networks import VGG16
-from .networks.vgg import LAYERS, STYLE_LAYERS
+from .networks.vgg import STYLE_LAYERS
 from .optim import LBFGS, Adam
+from .runs import layer_weights
 from .trainer import Loop
 
 FIRST_STEP = 10.0  # grey levels: enough to see, and small against 255
@@ -50,21 +51,6 @@ def descend(objective, targets, picture, evaluations):
         terms, dy = objective(y, targets)
         optimizer.step(dy, terms["total"])
         yield terms, optimizer
-
-
-def layer_weights(layers, values, kind, option=None):
-    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one weight for all or one each; zeros are
-    left out, they would cost as much as the others. Raises UserError."""
-    option = option or f"--{kind}-layers"
-    for layer in layers:
-        if layer not in LAYERS:
-            raise UserError(f"{option}: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
-    if len(set(layers)) < len(layers):
-        raise UserError(f"{option} names a layer twice")
-    values = values * len(layers) if len(values) == 1 else values
-    if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-        raise UserError(f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers")
-    return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
 def load_style(path, longer_side, least=SMALLEST):
@@ -185,7 +171,7 @@ class PictureRun(Loop):
         samples = [path for path in samples if int(path.stem) <= self.iteration]
         chosen = sorted({round(k) for k in np.linspace(0, len(samples) - 1, min(6, len(samples)))})
         largest = max(self.inputs["start"].shape[:2])
-        rows = [[_at_most(self.inputs[name], largest) for name in made_from], [images.load(samples[k]) for k in chosen]]
+        rows = [[images.at_most(self.inputs[name], largest) for name in made_from], [images.load(samples[k]) for k in chosen]]
         captions = [
             [f"{name.rstrip('0123456789')}: {Path(names[name]).stem}" for name in made_from],
             [f"{int(samples[k].stem)} evaluations: {self._value(int(samples[k].stem)):.4g}" for k in chosen],
@@ -207,12 +193,6 @@ class PictureRun(Loop):
         except (KeyError, ValueError) as error:
             raise UserError(f"the checkpoint in {self.out} does not fit: {error}") from None
         self.go_on_from(state["iteration"])
-
-
-def _at_most(image, side):
-    """`image` with a longer side of at most `side`."""
-    scale = min(1.0, side / max(image.shape[:2]))
-    return images.resize(image, *(max(1, round(length * scale)) for length in image.shape[:2]))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

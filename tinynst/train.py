@@ -11,7 +11,7 @@ from .cli import Parser, UserError, run
 from .losses import StyleObjective
 from .networks import VGG16, style_net
 from .networks.transform import NORMS, UPSAMPLINGS
-from .networks.vgg import LAYERS, STYLE_LAYERS
+from .networks.vgg import STYLE_LAYERS
 from .samples import PHOTOS, STYLES
 
 # With no argument at all: about two minutes on two cores, enough to see the style. The official learning rate, 1e-3, throws
@@ -39,8 +39,7 @@ class StyleTask:
         self.objective = StyleObjective(
             VGG16.load(settings["vgg"], xp),
             xp.asarray(self.style[None]),
-            _weighted(settings["content_layers"], settings["content_weights"]),
-            _weighted(settings["style_layers"], settings["style_weights"]),
+            *(runs.layer_weights(settings[f"{k}_layers"], settings[f"{k}_weights"], k) for k in ("content", "style")),
             settings["tv_weight"],
         )
 
@@ -62,7 +61,7 @@ class StyleTask:
     def sheet(self):
         """The painting and the test photos; under each photo what the net makes of it."""
         results = [device.to_numpy(self.net.forward(self.xp.asarray(photo[None])))[0] for photo in self.photos]
-        painting, nothing = _shrunk(self.style, self.settings["image_size"]), np.full((1, 1, 3), 255, np.uint8)
+        painting, nothing = images.at_most(self.style, self.settings["image_size"]), np.full((1, 1, 3), 255, np.uint8)
         return images.sheet([[painting, *self.photos], [nothing, *results]], [[Path(self.settings["style"]).stem]])
 
     def save_weights(self, path, iteration, losses):
@@ -78,20 +77,8 @@ class StyleTask:
             "settings": s,
             "tinynst": __version__,
         }
-        thumbnail = images.to_uint8(_shrunk(self.style, 128))
+        thumbnail = images.to_uint8(images.at_most(self.style, 128))
         weights.save(path, {**self.net.parameters(), **self.net.buffers()}, about, thumbnail=thumbnail)
-
-
-def _shrunk(image, side):
-    """`image` with a longer side of at most `side`."""
-    h, w = image.shape[:2]
-    scale = min(1.0, side / max(h, w))
-    return images.resize(image, max(1, round(h * scale)), max(1, round(w * scale)))
-
-
-def _weighted(layers, values):
-    """{layer: weight}, without those that count for nothing: they would cost as much as the others."""
-    return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
 def _parser():
@@ -133,16 +120,8 @@ def _check(s):
         runs.at_least(s, name, least)
     for kind in ("content", "style"):
         layers, values = s[f"{kind}_layers"], s[f"{kind}_weights"]
-        for layer in layers:
-            if layer not in LAYERS:
-                raise UserError(f"--{kind}-layers: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
-        if len(set(layers)) < len(layers):
-            raise UserError(f"--{kind}-layers names a layer twice")
-        if len(values) == 1:
-            values = values * len(layers)
-        if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-            raise UserError(f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers")
-        s[f"{kind}_weights"] = values
+        runs.layer_weights(layers, values, kind)
+        s[f"{kind}_weights"] = values * len(layers) if len(values) == 1 else values
     if not any([*s["content_weights"], *s["style_weights"], s["tv_weight"]]):
         raise UserError("all loss weights are zero: there is nothing to learn")
     return s
