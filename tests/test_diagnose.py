@@ -54,6 +54,66 @@ def test_a_factor_is_named_by_what_it_is_made_of(factor, words):
     assert first(report) == ("scaled", "dw") and words in report.diagnoses[0].evidence
 
 
+@pytest.mark.parametrize("x", [np.full((), 3.0), np.full((1, 1, 1, 1), 3.0)], ids=["no axes", "one pixel"])
+def test_one_number_may_be_scaled_too(x):
+    report = gradcheck(lambda x: (2 * x, None), lambda dy, cache: (3 * dy,), (x,))
+    assert first(report) == ("scaled", "dx") and "1.5" in report.diagnoses[0].evidence
+
+
+def test_a_wrong_sign_of_y_minus_t_is_not_taken_for_the_gradient_of_t():
+    def loss(y, t):
+        return float(((y - t) ** 2).sum()), y - t
+
+    report = gradcheck(loss, lambda dy, d: (-2 * dy * d, -2 * dy * d), draw((2, 3, 4, 2), (2, 3, 4, 2)))
+    assert [(d.cause, d.gradient) for d in report.diagnoses] == [("scaled", "dy")]
+    assert gradcheck(loss, lambda dy, d: (2 * dy * d, -2 * dy * d), draw((2, 3, 4, 2), (2, 3, 4, 2))).passed is True
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [
+        (lambda v: v.mean(axis=0, keepdims=True), "over N alone"),
+        (lambda v: v.mean(axis=(1, 2), keepdims=True), "over each image alone"),
+        (lambda v: v, "as it is at each pixel"),
+    ],
+    ids=["N alone", "H and W alone", "none"],
+)
+def test_a_norms_mean_over_too_few_axes_is_a_missing_sum(mean, words):
+    def norm(x):
+        std = x.std(axis=(0, 1, 2))
+        xhat = (x - x.mean(axis=(0, 1, 2))) / std
+        return xhat, (xhat, std)
+
+    def backward(dy, cache):
+        xhat, std = cache
+        mean_term = dy.mean(axis=(0, 1, 2)) if "pixel" in words else mean(dy)
+        return ((dy - mean_term - xhat * mean(dy * xhat)) / std,)
+
+    report = gradcheck(norm, backward, draw((5, 4, 3, 2)))
+    assert first(report) == ("missing-sum", "dx") and words in report.diagnoses[0].evidence
+
+
+def test_a_gram_loss_with_one_factor_of_the_product_is_told_by_its_targets_transpose():
+    def loss(f, target):
+        pixels = f.reshape(-1, f.shape[-1])
+        gram = pixels.T @ pixels
+        return float(((gram - target) ** 2).sum()), (f, gram, target)
+
+    def backward(dy, cache, sides=1):
+        f, gram, target = cache
+        d = 2 * dy * (gram - target)
+        return f @ (d + d.T * (sides == 2)), -d
+
+    report = gradcheck(loss, backward, draw((2, 3, 4, 3), (3, 3)))
+    assert first(report) == ("missing-term", "df") and "transpose" in report.diagnoses[0].evidence
+    assert gradcheck(loss, lambda dy, cache: backward(dy, cache, 2), draw((2, 3, 4, 3), (3, 3))).passed is True
+
+
+def test_a_derivative_in_x_where_y_belongs_shows_a_place_and_both_slopes():
+    report = gradcheck(lambda x: (np.tanh(x), x), lambda dy, x: (dy * (1 - x**2),), draw((2, 3, 4, 2)))
+    assert first(report) == ("missing-term", "dx") and "a square of x where a square of y" in report.diagnoses[0].evidence
+
+
 def test_factors_and_their_names():
     known = {"N": 4, "H*W": 35, "C*H*W": 105}
     names = [name_factor(f, known) for f in (0.25, 35, 1 / 105, -4, 2 / 35, 1, 35 / 34, 1.2345, 2)]

@@ -7,8 +7,8 @@ def told_factor(f, c):
     """A factor with what it may be made of: "0.25 (1/N with N = 4)"."""
     known = sizes(f.problem)
     name = name_factor(c, known)
-    if name is None:
-        return f"{c:.6g}" + (f" (1 / {1 / c:.6g})" if abs(c) < 1 else "")
+    if name is None or c == 0:
+        return f"{c:.6g}" + (f" (1 / {1 / c:.6g})" if 0 < abs(c) < 1 else "")
     inside = max((size for size in known if size in name), key=len, default=None)
     used = [f"{inside} = {known[inside]}"] if inside else []
     same = [f"also {size}" for size in known if abs(abs(c) - known[size]) < 1e-6] if name in ("2", "3", "4") else []

@@ -121,7 +121,7 @@ class Facts:
         for k in range(self.x.size):
             for r, i in enumerate(rows):
                 both = value((i, h), (k, h)) + value((i, -h), (k, -h))
-                jac[r, k] = (both - alone[i] - alone[k] + 2 * middle) / (2 * h * h) * float(self.dy)
+                jac[r, k] = (both - alone[i] - alone[k] + 2 * middle) / (2 * h * h) * self.dy.item()
             sides = [self.problem.gradients(moved((k, step))).get(self.name) for step in (h, -h)]
             if any(side is None for side in sides) or time.process_time() - start > 2 * SECONDS:
                 return None, None
@@ -140,6 +140,18 @@ class Facts:
         moved[self.k] += asarray(step, array_module(moved[self.k]))
         y = to_numpy(self.problem.value(moved)[0])
         return bool(np.max(np.abs(y.ravel() - self.y.ravel() - self.columns.T @ step.ravel())) <= 1e-5 * np.max(np.abs(y)))
+
+    @cached_property
+    def curved(self):
+        """Does most of y bend as this input moves a little? Not where forward is made of flat pieces: a ReLU, a maximum."""
+        step = np.random.default_rng(9).standard_normal(self.x.shape) * 1e-3 * (float(np.sqrt(np.mean(self.x**2))) or 1.0)
+        sides = []
+        for sign in (1, -1):
+            moved = self.problem.copies()
+            moved[self.k] += asarray(sign * step, array_module(moved[self.k]))
+            sides.append(to_numpy(self.problem.value(moved)[0]) - self.y)
+        bend, way = np.abs(sides[0] + sides[1]), np.abs(sides[0] - sides[1])
+        return bool(np.median(bend) > 1e-8 * np.max(way))
 
     def other_gradient(self, name):
         """The right gradient of another input, all of it; None if that would take too long."""

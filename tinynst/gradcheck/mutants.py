@@ -134,6 +134,12 @@ MUTANTS = [
             ("dx", "overwritten", "= for +=: the last tap wins", ("dpadded[seen] +=", "dpadded[seen] =")),
             (
                 "dx",
+                "partial-batch",
+                "all photos' shares go to the first",
+                (_PAINT, "dpadded[seen][0] += (dy @ w[a, b].T).sum(axis=0)"),
+            ),
+            (
+                "dx",
                 "shifted",
                 "the padding is cut off one pixel too late",
                 (_DX, "dx = np.roll(dpadded, -1, 1)[:, pad : pad + h, pad : pad + v]"),
@@ -326,10 +332,10 @@ MUTANTS = [
         "ops.pooling",
         X,
         [
-            ("dx", "wrong-mask", "all but the largest", ("(part == y[block]) & free", "(part != y[block])")),
-            ("dx", "wrong-mask", "everybody in the window", ("(part == y[block]) & free", "free | True")),
-            ("dx", "wrong-mask", "every one of several that are equal", ("(part == y[block]) & free", "(part == y[block])")),
-            ("dx", "scaled", "spread as for a mean", ("dy[block], largest,", "dy[block] / size**2, largest,")),
+            ("dx", "wrong-mask", "one that is not the largest", ("xp.equal(squares", "xp.not_equal(squares")),
+            ("dx", "wrong-mask", "everybody in the window", ("xp.greater(here, found, out=here)", "here[...] = True")),
+            ("dx", "wrong-mask", "every one of several that are equal", ("xp.greater(here, found, out=here)", "pass")),
+            ("dx", "scaled", "spread as for a mean", ("    return (dx,)\n", "    return (dx / size**2,)\n")),
             ("dx", "border", "the dropped column is filled too", ("dx[:, :h, w:] = 0", "dx[:, :h, w:] = 1")),
         ],
     ),
@@ -339,6 +345,12 @@ MUTANTS = [
         X,
         [
             ("dx", "missing-sum", "one of the square", (".sum(axis=(2, 4))", "[:, :, 0, :, 0].copy()")),
+            (
+                "dx",
+                "missing-sum",
+                "the sum over the square's rows only",
+                (".sum(axis=(2, 4))", ".sum(axis=2)[:, :, :, 0].copy()"),
+            ),
             ("dx", "overwritten", "the last of the square wins", (".sum(axis=(2, 4))", "[:, :, -1, :, -1].copy()")),
             ("dx", "scaled", "the mean of the square", (".sum(axis=(2, 4))", ".mean(axis=(2, 4))")),
             (
@@ -385,6 +397,13 @@ MUTANTS = [
             ("dx", "scaled", "the scale is forgotten", ("(scale - y * y / scale)", "(1 - (y / scale) ** 2)")),
             ("dx", "missing-term", "tanh's square is forgotten", ("(scale - y * y / scale)", "scale")),
             ("dx", "missing-term", "1 - tanh for 1 - tanh^2", ("(scale - y * y / scale)", "(scale - y)")),
+            ("dx", "missing-term", "1 - x^2 for 1 - tanh^2", ("return y, (y, scale)", "return y, (scale * x, scale)")),
+            (
+                "dx",
+                "missing-term",
+                "tanh of what is a tanh already",
+                ("(scale - y * y / scale)", "scale * (1 - np.tanh(y / scale) ** 2)"),
+            ),
         ],
     ),
     *_of(
@@ -393,14 +412,20 @@ MUTANTS = [
         {"f": X["x"]},
         [
             ("df", "missing-term", "one factor of the product only", ("(dgram + dgram.transpose(0, 2, 1))", "2 * dgram")),
+            ("df", "partial-batch", "the first photo's dy for all", ("both[block[0]]", "both[:1].repeat(n, 0)[block[0]]")),
+            (
+                "df",
+                "transposed",
+                "the pixels read with H and W exchanged",
+                ("    return (df,)", "    return (df.reshape(n, w, h, c).swapaxes(1, 2),)"),
+            ),
             ("df", "scaled", "C*H*W is forgotten", (" / (c * h * w)\n    df", "\n    df")),
             ("df", "scaled", "H*W for C*H*W", (" / (c * h * w)\n    df", " / (h * w)\n    df")),
             (
                 "df",
                 "partial-batch",
                 "the first photo's gradient for all",
-                ("both[block[0]]", "both[:1]"),
-                ("_pixels(f, block) @", "_pixels(f, (slice(0, 1), block[1])).repeat(f[block].shape[0], 0) @"),
+                ("    f = cache\n", "    f, dgram = (a[:1].repeat(len(a), 0) for a in (cache, dgram))\n"),
             ),
         ],
     ),
@@ -453,6 +478,16 @@ MUTANTS = [
             ("dy", "missing-term", "only down, not across", (_TV[2], "pass"), (_TV[3], "pass")),
             ("dy", "missing-term", "only one end of each pair", (_TV[1], "pass"), (_TV[3], "pass")),
             ("dy", "scaled", "the mean over the batch is forgotten", ("dy /= n", "pass")),
+            ("dy", "scaled", "+= for -= once", (_TV[1], "dy[:, :-1] += down")),
+            (
+                "dy",
+                "scaled",
+                "the differences across have the wrong sign",
+                (_TV[2], _TV[2].replace("+", "-")),
+                (_TV[3], _TV[3].replace("-=", "+=")),
+            ),
+            ("dy", "scaled", "down counts twice", (_TV[0], "dy[:, 1:] += 2 * down"), (_TV[1], "dy[:, :-1] -= 2 * down")),
+            ("dy", "border", "the last difference is left out", (_TV[1], "dy[:, :-2] -= down[:, :-1]")),
         ],
     ),
     *_of(
@@ -461,9 +496,12 @@ MUTANTS = [
         BLOCK,
         [
             ("dx", "missing-term", "the identity is forgotten", ("@ w.T + dy", "@ w.T")),
+            ("dx", "missing-term", "the identity is subtracted", ("@ w.T + dy", "@ w.T - dy")),
+            ("dx", "missing-term", "the identity is added twice", ("@ w.T + dy", "@ w.T + 2 * dy")),
+            ("dx", "shifted", "the identity arrives one pixel too low", ("@ w.T + dy", "@ w.T + np.roll(dy, 1, 1)")),
             ("dx", "missing-term", "only the identity", ("dx = dhidden @ w.T + dy", "dx = dy.copy()")),
             ("dx", "transposed", "w for w.T", ("dhidden @ w.T + dy", "dhidden @ w + dy")),
-            ("dw", "wrong-mask", "the mask is forgotten", ("(dy @ u.T) * (hidden > 0)", "(dy @ u.T)")),
+            ("dx", "wrong-mask", "the mask is forgotten", ("(dy @ u.T) * (hidden > 0)", "(dy @ u.T)")),
             ("dw", "swapped-gradients", "du before dw", ("return dx, dw, du", "return dx, du, dw")),
         ],
     ),

@@ -155,13 +155,15 @@ def _lost(f, coords, kept, axes, names, rows):
         if found:
             return found
     edge = edge_words(coords, ~kept, shape, names)
-    if edge and (rows or _bands(coords, ~kept, shape, names)):
+    frame = min(((shape[k] - f.x.shape[k]) // 2 for k in space), default=0) if f.x.ndim == len(shape) else 0
+    padding = frame > 0 and np.all(_depth(coords[~kept], shape, space) < frame)
+    if edge and (rows or padding or _bands(coords, ~kept, shape, names)):
         if rows:
             return "border", f"{edge} of {of} are zero, the interior is exact", BORDER_HINT
         return "border", f"what comes back from {edge} of {of} is lost, all else is exact", BORDER_HINT
     block = [k for k in axes if names[k] in ("H", "W") and size[k] < all_of[k]]
-    if block and len(axes) == 1:
-        there = np.unique(coords[kept][:, block[0]])
+    there = np.unique(coords[kept][:, block[0]]) if block else ()
+    if block and len(axes) == 1 and np.ptp(there) == len(there) - 1:
         evidence = f"only {names[block[0]]} = {there[0]} to {there[-1]} of {shape[block[0]]} counts"
         return "partial-batch", evidence, "Is a block's result kept when the next one comes? += it"
     if axes and all(names[k] in ("C", "O", "C'") for k in axes):
@@ -191,12 +193,12 @@ def _thinned(f, coords, kept, shape, space):
     if len(pixels) != np.prod([len(v) for v in values]):
         return None
     steps = [set(np.diff(v)) for v in values if len(v) > 1]
-    if steps and all(len(s) == 1 and min(s) > 1 for s in steps):
-        step = min(steps[0])
-        what = f"one pixel of each {step}x{step} square"
-        if all(v[0] == step - 1 for v in values):
-            return "overwritten", f"only the last pixel of each {step}x{step} square of dy counts", _OVERWRITE_HINT
-        return "missing-sum", f"only {what} of dy counts", "All of a square's pixels are copies of one: sum over the square"
+    if steps and all(len(s) == 1 for s in steps) and max(map(min, steps)) > 1:
+        down, across = (min(np.diff(v), default=1) for v in values)
+        what = f"pixel of each {down}x{across} square of dy counts"
+        if values[0][0] == down - 1 and values[1][0] == across - 1:
+            return "overwritten", f"only the last {what}", _OVERWRITE_HINT
+        return "missing-sum", f"only one {what}", "All of a square's pixels are copies of one: sum over the square"
     single = [k for k in range(len(space)) if len(values[k]) == 1]
     if single and len(values[single[0]]) < sides[single[0]]:
         axis, at = f.out_axes[space[single[0]]], int(values[single[0]][0])
@@ -210,12 +212,17 @@ def _thinned(f, coords, kept, shape, space):
     return None
 
 
+def _depth(coords, shape, axes):
+    """How many pixels from the nearest edge."""
+    return np.min([np.minimum(coords[:, k], shape[k] - 1 - coords[:, k]) for k in axes], axis=0)
+
+
 def edge_words(coords, wrong, shape, names):
     """ "the outermost 2 pixels" when every wrong place is within so many of an edge in H or W, and none further in."""
     space = [k for k in range(len(shape)) if names[k] in ("H", "W", "KH", "KW") and shape[k] > 2]
     if not space or not np.any(wrong) or np.all(wrong):
         return None
-    depth = np.min([np.minimum(coords[:, k], shape[k] - 1 - coords[:, k]) for k in space], axis=0)
+    depth = _depth(coords, shape, space)
     width = int(depth[wrong].max()) + 1
     inside = depth >= width
     if not np.any(inside) or np.any(wrong & inside):
@@ -240,6 +247,23 @@ def _bands(coords, wrong, shape, names):
     return bool(np.array_equal(~inside, wrong))
 
 
+def one_sample(f):
+    """Only one sample's place is filled, or only one sample's dy is used, whatever else is wrong with it."""
+    if not f.fits or not f.whole or f.x.ndim != 4 or len(f.x) < 2:
+        return None
+    filled = np.flatnonzero(np.any(f.analytic, axis=(1, 2, 3)))
+    if len(filled) == 1 and np.all(np.any(f.n.reshape(len(f.x), -1), axis=1)):
+        evidence = f"only sample {filled[0]} of {len(f.x)} has a gradient"
+        return "partial-batch", evidence, "Index the batch axis with the loop's own variable"
+    if f.loss or f.own is None or f.out_axes[0] != "N":
+        return None
+    used = [np.unique(f.out_coords[np.any(np.abs(m) > f.tol * np.max(np.abs(m)), axis=0), 0]) for m in (f.jac, f.own)]
+    if len(used[1]) == 1 < len(used[0]):
+        evidence = f"only the dy of sample {used[1][0]} is used, for all samples"
+        return "partial-batch", evidence, "Index the batch axis with the loop's own variable"
+    return None
+
+
 def overwritten(f):
     """Each entry of B is J's or missing, and the missing ones are those that meet others: the last one to come stays."""
     if f.own is None or f.jac is None:
@@ -262,6 +286,8 @@ def overwritten(f):
             f"where several of dy's pixels meet only one counts ({np.count_nonzero(rows)} elements)",
             _OVERWRITE_HINT,
         )
+    if f.loss and border(f):
+        return border(f)
     classes = _classes(coords, columns, there, f)
     whole = [c for c in classes if np.any(lost[c])]
     if all(not np.any(kept[c]) for c in whole):
@@ -304,6 +330,29 @@ def _stride(f, k):
     return 1 if f.loss else max(1, round(f.x.shape[k] / f.y.shape[k]))
 
 
+def ways(f):
+    """Each way from dy to the input has a factor of its own: a sign that is wrong for one neighbour, a doubled direction."""
+    if f.own is None or f.jac is None:
+        return None
+    coords, columns = f.coords[f.matrix_rows], f.out_coords
+    tol = (1e-4 if f.loss else f.tol) * np.max(np.abs(f.jac))
+    others = np.any(coords[:, None] != columns[None], axis=2) if f.loss else np.ones(f.jac.shape, bool)
+    there = others & (np.abs(f.jac) > 10 * tol)
+    if np.any(np.abs(f.own[others & ~there]) > 20 * tol):
+        return None
+    off = []
+    for c in _classes(coords, columns, there, f):
+        r = f.own[c] / f.jac[c]
+        if np.ptp(r) > 1e-3 * np.max(np.abs(r)):
+            return None
+        if abs(r[0] - 1) > 1e-3:
+            factor = told_factor(f, round(float(np.median(r)), 4))
+            off.append(f"{_class_words(f, coords, columns, c)} are {factor} times what they should be")
+    if not off or not any(np.any(f.own[c]) for c in _classes(coords, columns, there, f)):
+        return None
+    return "scaled", f"of the shares that meet {'; '.join(off[:2])}", "A sign or a factor of one term alone"
+
+
 def _class_words(f, coords, columns, mask):
     i, j = np.argwhere(mask)[0]
     down, across = (int(coords[i, k] - columns[j, k] * _stride(f, k)) for k in (1, 2))
@@ -326,11 +375,14 @@ def mask(f):
         return "wrong-mask", evidence, hint
     differs = np.abs(f.own - f.jac) > 2 * f.tol * top
     nothing, nothing_b = np.abs(f.jac) <= f.tol * top, np.abs(f.own) <= f.tol * top
-    if np.all(nothing[differs] ^ nothing_b[differs]) and np.any(differs & nothing):
+    if not f.curved and np.all(nothing[differs] ^ nothing_b[differs]) and np.any(differs & nothing):
         evidence = f"dy gets through by {np.count_nonzero(differs & nothing)} ways that are shut in forward"
         stopped = np.count_nonzero(differs & nothing_b)
         evidence += f", and is stopped on {stopped} that are open" if stopped else "; all else is exact"
         return "wrong-mask", evidence, hint
+    elsewhere = None if f.curved else f.again(f.replaced(f.name, lambda x: x[::-1] * 3))
+    if elsewhere is not None and f.same(elsewhere, f.analytic):
+        return "wrong-mask", f"forward bends in {f.name}, but backward is the same wherever {f.name} is: no mask is in it", hint
     ones = np.unique(np.round(f.jac[np.abs(f.jac) > f.tol * top] / top, 5))
     if len(ones) == 1:  # forward picks: each output is one of the inputs
         went = np.count_nonzero(off)

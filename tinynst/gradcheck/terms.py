@@ -23,25 +23,31 @@ def norm_terms(f):
             if a_fit is None and masked and _fit(f, wrong, f.dy, keep) is not None:
                 return "wrong-mask", "ReLU's mask is not on dy: the norm's gradient is right without it", "dy * (y > 0) first"
             if a_fit is None:
-                if keep == (last,) and _fit(f, wrong, dy, (0, last)) is not None:
-                    evidence = "its means run over each image alone; here they should run over N too"
-                    return "missing-sum", evidence, "Batch norm: one mean a channel, over N, H and W"
+                for fewer, over in {(0, last): "over each image alone", tuple(range(1, last + 1)): "over N alone"}.items():
+                    if keep == (last,) and _fit(f, wrong, dy, fewer) is not None:
+                        evidence = f"its means run {over}; here they should run over N, H and W"
+                        return "missing-sum", evidence, "Batch norm: one mean a channel, over N, H and W"
+                if _fit(f, wrong, dy, keep, unsummed=True) is not None:
+                    evidence = "dy * x^ goes back as it is at each pixel, where its mean over all pixels belongs"
+                    return "missing-sum", evidence, "The variance is one number: its gradient is a sum over the pixels"
                 return None
             return _terms(f, a_fit, n_fit, words)
     return None
 
 
-def _fit(f, gradient, dy, keep):
-    """(groups, 3) coefficients of dy, 1 and x - mean(x); None where they do not give `gradient`."""
+def _fit(f, gradient, dy, keep, unsummed=False):
+    """(groups, 3) coefficients of dy, 1 and x - mean(x); None where they do not give `gradient`. `unsummed`: with a fourth,
+    dy * (x - mean(x))^2."""
     axes = [k for k in range(f.x.ndim) if k not in keep]
     order = (*keep, *axes)
     size = int(np.prod([f.x.shape[k] for k in axes]))
-    if size < 5:
+    if size < 4:
         return None
     g, d, x = (v.transpose(order).reshape(-1, size) for v in (gradient, dy, f.x))
     found = []
     for row in range(len(g)):
-        design = np.column_stack([d[row], np.ones(size), x[row] - x[row].mean()])
+        distance = x[row] - x[row].mean()
+        design = np.column_stack([d[row], np.ones(size), distance] + [d[row] * distance**2] * unsummed)
         coefficients, *_ = np.linalg.lstsq(design, g[row], rcond=None)
         if np.max(np.abs(design @ coefficients - g[row])) > 1e-6 * max(np.max(np.abs(g)), 1e-300):
             return None
@@ -85,12 +91,9 @@ def elementwise(f):
         top, np.abs(b).max()
     ):
         return None
-    y = f.y.ravel()
-    u = y / np.max(np.abs(y))
-    design = np.column_stack([np.ones_like(u), u, u**2])
-    fits = [np.linalg.lstsq(design, v, rcond=None)[0] for v in (j, b)]
-    if any(np.max(np.abs(design @ c - v)) > 1e-6 * max(np.max(np.abs(v)), 1e-300) for c, v in zip(fits, (j, b), strict=True)):
-        return None
+    fits = [_parabola(f.y.ravel(), v) for v in (j, b)]
+    if any(c is None for c in fits):
+        return _other_function(f, j, b)
     right, wrong = (np.where(np.abs(c) > 1e-5 * np.max(np.abs(c)), c, 0.0) for c in fits)
     words = ("constant", "y", "y^2")
     gone = [words[k] for k in range(3) if right[k] and not wrong[k]]
@@ -107,15 +110,51 @@ def elementwise(f):
     )
 
 
+def _parabola(u, v):
+    """(3,) coefficients of 1, u and u^2, with u brought to 1 at most; None where they do not give v."""
+    u = u / np.max(np.abs(u))
+    design = np.column_stack([np.ones_like(u), u, u**2])
+    c = np.linalg.lstsq(design, v, rcond=None)[0]
+    return c if np.max(np.abs(design @ c - v)) <= 1e-6 * max(np.max(np.abs(v)), 1e-300) else None
+
+
+def _other_function(f, j, b):
+    """Each element of dx is dy times some number that its own x tells, but for most of them not the derivative."""
+    if not f.curved or np.mean(np.abs(b - j) > 1e-3 * np.abs(j)) < 0.75:
+        return None
+    turned = f.again(f.replaced(f.name, lambda x: x[::-1]), f.dy[::-1])
+    if turned is None or not f.same(turned[::-1], f.analytic):
+        return None
+    k = int(np.argmax(np.abs(b - j)))
+    evidence = f"dy is multiplied by another function of {f.name} than the derivative: at {f.name} = {f.x.ravel()[k]:.3g} by"
+    evidence += f" {b[k]:.4g}, by differences it is {j[k]:.4g}"
+    if _parabola(f.x.ravel(), b) is not None and _parabola(f.y.ravel(), j) is not None:
+        evidence += f"; it is a square of {f.name} where a square of y belongs"
+        return "missing-term", evidence, "1 - tanh(x)^2 is written in what forward gives, y = tanh(x), not in x"
+    return (
+        "missing-term",
+        evidence,
+        "Differentiate forward once more by hand: the outer function, times the inner one's derivative",
+    )
+
+
 def other_terms(f):
     """A sum of two ways back of which one is missing: a residual's identity, a product's second factor, a loss's target."""
     both = "Every way by which the input reaches the output adds its share"
     if f.loss:
         return _loss_terms(f)
     if f.own is not None and not f.same(f.own, 0 * f.own + f.jac):
-        rest = f.jac - f.own
-        if _selects(rest, f.tol * np.max(np.abs(f.jac))) and not _selects(f.jac, f.tol * np.max(np.abs(f.jac))):
-            return "missing-term", "what is missing is dy itself: the way past the layers, y = layers(x) + x", both
+        rest, past = f.jac - f.own, "the way past the layers, y = layers(x) + x"
+        if not _selects(f.jac, f.tol * np.max(np.abs(f.jac))):
+            for times, words in {1: "missing is", -1: "there once too often is", 2: "subtracted, not added, is"}.items():
+                if _selects(rest / times, f.tol * np.max(np.abs(f.jac))):
+                    return "missing-term", f"what is {words} dy itself: {past}", both
+            if all(_selects(np.maximum(s * rest, 0), f.tol * np.max(np.abs(f.jac))) for s in (1, -1)):
+                return (
+                    "shifted",
+                    f"dy itself comes back to another place than it should: {past}",
+                    "Crop and pad on the same sides",
+                )
         if _selects(f.own, f.tol * np.max(np.abs(f.jac))) and f.x.ndim > 1 and not f.loss:
             if np.max(np.abs(rest)) > 1e-3 * np.max(np.abs(f.jac)) and not _selects(f.jac, f.tol * np.max(np.abs(f.jac))):
                 return "missing-term", "only dy itself comes back: the way through the layers is missing", both

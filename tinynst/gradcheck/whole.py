@@ -49,7 +49,9 @@ def swapped(f):
         if f.problem.inputs[f.problem.names.index(name)].size != f.analytic.size:
             continue
         theirs = f.other_gradient(name)
-        if theirs is not None and np.any(theirs) and f.same(f.analytic.ravel(), theirs.ravel()):
+        if theirs is None or (f.whole and f.same(-f.n, theirs.ravel())):  # of y - t: a wrong sign is likelier
+            continue
+        if np.any(theirs) and f.same(f.analytic.ravel(), theirs.ravel()):
             evidence = f"what is returned as d{f.name} is the gradient of {name}, to the last digit"
             return "swapped-gradients", evidence, "Return the gradients in the order of forward's arguments"
     return None
@@ -61,14 +63,14 @@ def scaled(f):
     if not f.loss and f.own is not None and f.jac.size > 1:
         a, n = f.own.ravel(), f.jac.ravel()
     big = np.abs(n) > 1e-2 * np.max(np.abs(n), initial=0.0)
-    if np.count_nonzero(big) < 2:
+    if np.count_nonzero(big) < min(2, a.size):
         return None
     c = float((a[big] * n[big]).sum() / (n[big] ** 2).sum())
     off, top = np.max(np.abs(a - c * n)), np.max(np.abs(n))
     if abs(c) < 1e-12 or off > f.tol * max(abs(c), 1e-3) * top or off > 0.1 * abs(c - 1) * top:
         return None
-    if f.loss and abs(c * float(f.dy) - 1) < f.tol:
-        return "scaled", f"every element is 1/dy times what it should be: dy ({float(f.dy):.6g}) is not in it", "Multiply by dy"
+    if f.loss and abs(c * f.dy.item() - 1) < f.tol:
+        return "scaled", f"every element is 1/dy times what it should be: dy ({f.dy.item():.6g}) is not in it", "Multiply by dy"
     return (
         "scaled",
         f"every element is {told_factor(f, c)} times what it should be, in 100 % of the elements",
@@ -88,10 +90,9 @@ def rearranged(f):
     for order in sorted(orders, key=lambda o: sum(k != v for k, v in enumerate(o))):
         moved = tuple(shape[k] for k in order)
         back = f.analytic.reshape(moved).transpose(np.argsort(order))
-        for turn in turns:
-            if not turn and order == tuple(range(ndim)):
-                continue
-            guess = np.flip(back, turn)
+        again = f.analytic.transpose(order).reshape(shape)
+        guesses = [(turn, np.flip(back, turn)) for turn in turns] + [((), again)]
+        for turn, guess in guesses:
             if np.array_equal(guess, f.analytic) or not f.same(guess.ravel()[f.rows], f.n):
                 continue
             swapped_axes = [f.axes[k] for k in range(ndim) if order[k] != k]
@@ -185,8 +186,13 @@ def rearranged_input(f):
                 return a.swapaxes(*pair) if pair else a
 
             for guess in (f.again(remembered=(name, change)), f.again(f.replaced(name, change))):
-                if guess is not None and guess.shape == f.x.shape and f.same(guess.ravel()[f.rows], f.n):
+                if guess is None or guess.shape != f.x.shape:
+                    continue
+                if f.same(guess.ravel()[f.rows], f.n):
                     break
+                if pair and not turn and any(f.same(c * (guess + f.analytic).ravel()[f.rows], f.n) for c in (1.0, 0.5)):
+                    evidence = f"what it is with {name}'s transpose added, it is right: the input is in the product twice"
+                    return "missing-term", evidence, "f.T @ f: one share from each factor, f @ (dG + dG.T)"
             else:
                 continue
             if turn:
@@ -249,7 +255,7 @@ def noise(f):
     error = np.max(np.abs(f.a - f.n)) / max(np.max(np.abs(f.n)), 1e-300)
     if error > 1e-4 or not f.fits:
         return None
-    g = f.analytic / (float(f.dy) if f.loss else 1.0)
+    g = f.analytic / (f.dy.item() if f.loss else 1.0)
     single = np.array_equal(g, g.astype(np.float32).astype(np.float64)) or np.allclose(g, g.astype(np.float32), rtol=1e-15)
     other = np.random.default_rng(6).standard_normal(f.dy.shape)
     parts = [f.again(dy=d) for d in (f.dy, other, f.dy + other)]
