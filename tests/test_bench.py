@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import bench, bench_sides, cli, parallel, train
+from tinynst import bench, bench_sides, cli, parallel, runs, train
 from tinynst.bench import Worker, difference, job_flops, leaves, measure, step_flops, style_net_flops, vgg_flops
 from tinynst.cli import UserError
 from tinynst.networks import style_net
@@ -90,8 +90,8 @@ def test_the_counted_sizes_are_those_of_the_net():
 
 def test_the_step_is_the_trainers():
     defaults = train._check(vars(train._parser().parse_args([])))
-    assert train._weighted(defaults["content_layers"], defaults["content_weights"]) == bench_sides.CONTENT
-    assert train._weighted(defaults["style_layers"], defaults["style_weights"]) == bench_sides.STYLE
+    for kind, weights in (("content", bench_sides.CONTENT), ("style", bench_sides.STYLE)):
+        assert runs.layer_weights(defaults[f"{kind}_layers"], defaults[f"{kind}_weights"], kind) == weights
     assert (defaults["tv_weight"], defaults["style_size"], defaults["lr"]) == (
         bench_sides.TV,
         bench_sides.STYLE_SIZE,

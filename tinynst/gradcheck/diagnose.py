@@ -18,6 +18,7 @@ READ = {
     "center_crop": "tinynst/ops/padding.py, center_crop_backward",
     "max_pool2d": "tinynst/ops/pooling.py, max_pool2d_backward",
     "upsample_nearest": "tinynst/ops/resampling.py",
+    "upsample_bicubic": "tinynst/ops/resampling.py",
     "relu": "tinynst/ops/activations.py, relu_backward",
     "scaled_tanh": "tinynst/ops/activations.py, scaled_tanh_backward",
     "gram_matrix": "eq. 3 and tinynst/ops/gram.py",
