@@ -21,12 +21,18 @@ SCHEDULE = {
 
 
 def add_run_options(parser, name):
-    """Where the results go (`name` describes the new folder) and from what to start."""
+    """What to learn from, where the results go (`name` describes the new folder) and from what to start."""
     add = parser.add_argument
+    add(
+        "--content",
+        metavar="FOLDER|FILE.h5",
+        help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
+    )
     add("--out", metavar="FOLDER", help=f"where the results go (default: runs/{name}, a new folder)")
     add("--resume", action="store_true", help="go on with the run in --out, with the settings it was started with")
     add("--init", metavar="NAME|FILE.h5", help="start from these weights, not from random ones")
     add("--samples", metavar="IMAGE", nargs="+", help="test photos (default: three that ship)")
+    add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
 
 
 def add_schedule_options(parser):

@@ -89,11 +89,6 @@ def _parser():
     )
     add = parser.add_argument
     add("--style", metavar="IMAGE", help="the painting (default: The Starry Night, which ships)")
-    add(
-        "--content",
-        metavar="FOLDER|FILE.h5",
-        help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
-    )
     runs.add_run_options(parser, "NAME-OF-THE-STYLE")
     add("--iterations", type=int, default=40000, help="steps to train")
     add("--batch", type=int, default=4, help="photos a step")
@@ -107,7 +102,6 @@ def _parser():
     add("--norm", choices=tuple(NORMS), default="instance", help="normalisation in the net")
     add("--upsample", choices=UPSAMPLINGS, default="transpose", help="how the net enlarges")
     add("--width", type=int, default=32, help="filters of the first layer (the paper's: 32)")
-    add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
     runs.add_schedule_options(parser)
     return parser
 

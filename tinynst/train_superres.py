@@ -122,11 +122,6 @@ def _parser():
     add = parser.add_argument
     add("--factor", type=int, choices=FACTORS, default=4, help="how many times larger the result is on each side")
     add("--loss", choices=("feature", "pixel"), default="feature", help="sharp as VGG sees it, or the least squared error")
-    add(
-        "--content",
-        metavar="FOLDER|FILE.h5",
-        help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
-    )
     runs.add_run_options(parser, "superres-xFACTOR-LOSS")
     add("--iterations", type=int, default=200000, help="steps to train")
     add("--batch", type=int, default=4, help="photos a step")
@@ -139,7 +134,6 @@ def _parser():
     add("--upsample", choices=UPSAMPLINGS, default="transpose", help="how the net enlarges")
     add("--residual", action="store_true", help="let the net learn what is added to the bicubic enlargement")
     add("--width", type=int, default=64, help="filters of each layer")
-    add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
     runs.add_schedule_options(parser)
     return parser
 

@@ -93,7 +93,7 @@ def _finish(xp, b, relu):
         if b is not None:
             y += b
         if relu:
-            rectify(xp, y)
+            rectify(xp, y, out=y)
 
     return finish
 

@@ -71,7 +71,7 @@ def apply(x, mean, scale, shift, relu):
         xp.multiply(x[block], scale[image], out=out)
         out += shift[image]
         if relu:
-            rectify(xp, out)
+            rectify(xp, out, out=out)
 
     parallel.run(job, _work(x, 2))
     return y

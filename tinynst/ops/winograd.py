@@ -138,7 +138,7 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
             values[7] += b  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
         y = _transform(xp, at, m, _rows(xp, "v, y", 16, count * o, x.dtype))
         if relu:
-            rectify(xp, y)
+            rectify(xp, y, out=y)
         y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
         place = out[image, 4 * row.start : 4 * row.stop]
         if place.shape[1:3] == (4 * rows, 4 * columns):
