@@ -238,9 +238,24 @@ def test_product(xp, monkeypatch, small, rows):
     monkeypatch.setattr(parallel, "SMALL", small)
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((rows, 3)), rng.standard_normal((3, 4))
+    panels = parallel.panels(xp, asarray(b, xp))
     for out in (xp.zeros((rows, 4)), xp.zeros((4, rows)).T):
-        parallel.product(xp, asarray(a, xp), asarray(b, xp), out)
+        parallel.product(xp, asarray(a, xp), panels, out)
         assert_close(out, a @ b, 1e-14)
     turned = xp.zeros((rows, 4))
-    parallel.product(xp, asarray(np.ascontiguousarray(a.T), xp).T, asarray(b, xp), turned)
+    parallel.product(xp, asarray(np.ascontiguousarray(a.T), xp).T, panels, turned)
     assert_close(turned, a @ b, 1e-14)
+
+
+@pytest.mark.parametrize("columns", [3, 16, 48, 67, 96, 128, 192])
+@pytest.mark.parametrize("outer", [(), (2,)])
+def test_product_in_panels(xp, monkeypatch, columns, outer):
+    """Columns that one panel holds, that several share evenly, and a prime number of them; one product and a stack of them."""
+    monkeypatch.setattr(parallel, "SMALL", 5 * 16 * 24)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((*outer, 48, 5)), rng.standard_normal((*outer, 5, columns))
+    panels = parallel.panels(xp, asarray(b, xp))
+    count = {3: 1, 16: 1, 48: 1, 67: 1, 96: 2, 128: 2, 192: 3}[columns] if xp is np else 1
+    assert panels.shape == (*outer, count, 5, columns // count)
+    out = parallel.product(xp, asarray(a, xp), panels, xp.zeros((*outer, 48, columns)))
+    assert_close(out, a @ b, 1e-14)

@@ -53,6 +53,26 @@ def test_however_it_is_cut(xp, monkeypatch, any_channels, small, rows):
         assert_close(gradients_cut[name], gradient, 1e-12)
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_several_panels(xp, monkeypatch, few):
+    """Two panels of input and three of output channels: shared by the cores (few tiles), or all in each block."""
+    monkeypatch.setattr(parallel, "PANEL", 16)
+    monkeypatch.setattr(parallel, "threads", lambda: 2)
+    if not few:
+        monkeypatch.setattr(winograd, "FEW", 0)
+        monkeypatch.setattr(parallel, "SMALL", 16 * 16 * 2)
+        one_row_blocks(monkeypatch)
+    case_ = case((3, 3), pad=1, image=(2, 6, 7, 32), outputs=48, bias=True)
+    shared = [(share[2].start, share[2].stop) for share in winograd._shares(xp, 2, 2, 2, 32, 48, 8)]
+    assert shared == ([(0, 1)] if xp is not np else [(0, 1), (1, 3)] if few else [(0, 3)] * 4)
+    y, gradients = case_.run(on(xp, case_.draw()), asarray(case_.dy, xp))
+    assert_close(y, case_.expected_y, 1e-10)
+    for name, gradient in gradients.items():
+        size = float((gradient * gradient).sum()) ** 0.5
+        for direction, slope in case_.slopes[name]:
+            assert abs(float((gradient * asarray(direction, xp)).sum()) - slope) <= 1e-6 * size, name
+
+
 def test_float32_with_many_channels(xp):
     """A sum over 256 channels, with all nine taps: about 1e-5 of the largest is lost, as promised."""
     rng = np.random.default_rng(0)

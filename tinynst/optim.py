@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from . import parallel
 from .device import array_module, copy_arrays
 
 
@@ -32,16 +33,20 @@ class Adam:
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
-        for name, p in self.parameters.items():
-            xp, g, m, v = array_module(p, gradients[name]), gradients[name], self.m[name], self.v[name]
-            m *= b1
-            m += (1 - b1) * g
-            v *= b2
-            v += (1 - b2) * (g * g)
-            denominator = xp.sqrt(v)
-            denominator /= root
-            denominator += self.eps
-            p -= rate * m / denominator
+
+        def job(names):
+            for name in names:
+                p, g, m, v = self.parameters[name], gradients[name], self.m[name], self.v[name]
+                m *= b1
+                m += (1 - b1) * g
+                v *= b2
+                v += (1 - b2) * (g * g)
+                denominator = array_module(p, g).sqrt(v)
+                denominator /= root
+                denominator += self.eps
+                p -= rate * m / denominator
+
+        parallel.run(job, parallel.groups(array_module(*gradients.values()), [*gradients]))
 
     def state(self):
         """What a checkpoint needs beside the parameters: {"m": {...}, "v": {...}} and the count of steps."""

@@ -19,6 +19,7 @@ from threadpoolctl import ThreadpoolController
 # What a block may touch. A core's second-level cache holds less, but with smaller blocks the threads spend their time handing
 # Python's lock to each other: a 9x9 layer took 127 ms with blocks of 1 MiB and 50 ms with 4.
 BLOCK_BYTES = 4 << 20
+PANEL = 64  # with panels of 32 or 128 columns products are slower by a tenth or more
 SMALL = 10**6  # products of up to so many multiply-adds OpenBLAS does without copying the operands first
 
 _here = threading.local()  # of each thread: is it inside a job, and its scratch memory
@@ -172,18 +173,27 @@ def scratch(xp, name, shape, dtype):
     return memory[key][:size].reshape(shape)
 
 
+def panel(xp, columns):
+    """How many columns of a right-hand factor to multiply by at a time: the largest divisor that is at most PANEL."""
+    return next((k for k in range(min(columns, PANEL), 15, -1) if columns % k == 0), columns) if xp is np else columns
+
+
+def panels(xp, b):
+    """b (..., K, O) with its columns in panels, each in one piece of memory: (..., P, K, O/P), as `product` takes it."""
+    *outer, k, o = b.shape
+    width = panel(xp, o)
+    return xp.ascontiguousarray(xp.moveaxis(b.reshape(*outer, k, o // width, width), -2, -3))
+
+
 def product(xp, a, b, out):
-    """out = a @ b for a (M, K), M large and K and the columns of b few. On the CPU some rows of `a` at a time, each product
-    a SMALL one: with operands used so few times, OpenBLAS would take as long to copy them into its order as to multiply.
+    """out = a @ b for a (..., M, K), out (..., M, O) and b in `panels`. On the CPU some rows of `a` and a panel of `b` at a
+    time, each product a SMALL one: OpenBLAS copies the factors of larger ones into its own order first, which with operands
+    used so few times takes up to half as long as to multiply.
     """
-    split = _split(xp, a.shape[0], b.size)
-    return xp.matmul(a.reshape(*split, -1), b, out=out.reshape(*split, -1))
-
-
-def products(xp, a, b, out):
-    """out[k] = a[k] @ b[k] for a (K, M, C) and b (K, C, O), in SMALL parts where that is possible."""
-    parts, rows = _split(xp, a.shape[1], b[0].size)
-    xp.matmul(a.reshape(len(a), parts, rows, -1), b[:, None], out=out.reshape(len(a), parts, rows, -1))
+    *outer, p, _, width = b.shape
+    parts, rows = _split(xp, a.shape[-2], b.shape[-2] * width)
+    blocks = xp.moveaxis(out.reshape(*outer, parts, rows, p, width), -2, -3)
+    xp.matmul(a.reshape(*outer, parts, 1, rows, -1), xp.expand_dims(b, -4), out=blocks)
     return out
 
 

@@ -419,8 +419,8 @@ MUTANTS = [
                 "the pixels read with H and W exchanged",
                 ("    return (df,)", "    return (df.reshape(n, w, h, c).swapaxes(1, 2),)"),
             ),
-            ("df", "scaled", "C*H*W is forgotten", (" / (c * h * w)\n    df", "\n    df")),
-            ("df", "scaled", "H*W for C*H*W", (" / (c * h * w)\n    df", " / (h * w)\n    df")),
+            ("df", "scaled", "C*H*W is forgotten", (") / (c * h * w))\n", "))\n")),
+            ("df", "scaled", "H*W for C*H*W", (") / (c * h * w))\n", ") / (h * w))\n")),
             (
                 "df",
                 "partial-batch",

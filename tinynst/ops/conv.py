@@ -105,7 +105,7 @@ def _plain(x, w, stride, top, left, finish, mask, out):
     columns = out.shape[2]
     few_inputs = _few_inputs(w.shape)
     cut = planar_patches if few_inputs else patches
-    weights = (w.transpose(2, 0, 1, 3) if few_inputs else w).reshape(-1, o)
+    weights = parallel.panels(xp, (w.transpose(2, 0, 1, 3) if few_inputs else w).reshape(-1, o))
 
     def job(block):
         image, row = block
@@ -147,7 +147,7 @@ def _few_outputs(x, w, top, left, finish, mask, out):
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
     columns = out.shape[2]
-    weights = w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o)
+    weights = parallel.panels(xp, w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o))
 
     row_bytes = columns * (kw * c + kh * o) * x.itemsize
 

@@ -66,7 +66,7 @@ def transposed(x, w, size, stride, top, left, b=None, mask=None, memo=None):
             part = memo.setdefault(key, {}) if memo is not None else {}
             if "w" not in part:
                 taps = w[(r + top) % stride :: stride, (s + left) % stride :: stride]
-                part["w"] = xp.ascontiguousarray(taps[::-1, ::-1].transpose(0, 1, 3, 2))
+                part["w"] = taps[::-1, ::-1].transpose(0, 1, 3, 2)
             taps = part["w"]
             if 0 in taps.shape:  # a kernel smaller than the stride leaves gaps
                 out[...] = 0 if b is None else b

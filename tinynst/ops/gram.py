@@ -34,11 +34,11 @@ def gram_matrix_backward(dgram, cache):
     xp = arguments.floating(f=f, dgram=dgram)
     n, h, w, c = f.shape
     arguments.shape("dgram", dgram, n, c, c)
-    both = (dgram + dgram.transpose(0, 2, 1)) / (c * h * w)
+    both = parallel.panels(xp, (dgram + dgram.transpose(0, 2, 1)) / (c * h * w))
     df = xp.empty(f.shape, f.dtype)
 
     def job(block):
-        parallel.products(xp, _pixels(f, block), both[block[0]], _pixels(df, block))
+        parallel.product(xp, _pixels(f, block), both[block[0]], _pixels(df, block))
 
     parallel.run(job, _work(f))
     return (df,)

@@ -41,6 +41,7 @@ G = [
     [0, 0, 1],
 ]
 AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+FEW = 64  # tiles: then a kernel of many channels takes as long to read as to multiply by
 LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
 
 
@@ -55,12 +56,20 @@ def _matrix(xp, m, dtype):
 
 
 def transformed(w, memo=None):
-    """U (36, C, O) of w (3, 3, C, O); `memo` (a dict) remembers it, for a kernel that never changes."""
+    """U of w (3, 3, C, O), in `parallel.panels`: (36, P, C, O/P). `memo` (a dict) remembers it, for a kernel that never
+    changes."""
     if memo is not None and "u" in memo:
         return memo["u"]
     xp = array_module(w)
-    u = _transform(xp, _matrix(xp, G, w.dtype), w.reshape(9, -1), xp.empty((36, w[0, 0].size), w.dtype))
-    u = u.reshape(36, *w.shape[2:])
+    c, o = w.shape[2:]
+    width, g = parallel.panel(xp, o), _matrix(xp, G, w.dtype)
+    u = xp.empty((36, o // width, c, width), w.dtype)
+
+    def job(k):
+        part = xp.ascontiguousarray(w[..., width * k : width * (k + 1)])
+        _transform(xp, g, part.reshape(9, -1), u[:, k].reshape(36, -1))
+
+    parallel.run(job, range(o // width))
     if memo is not None:
         memo["u"] = u
     return u
@@ -78,18 +87,24 @@ def _rows(xp, name, count, length, dtype):
 def _transform(xp, matrix, tiles, out):
     """out = matrix @ tiles, where a column is one channel of one tile."""
     if xp is np:
-        parallel.product(xp, tiles.T, matrix.T, out.T)
+        parallel.product(xp, tiles.T, matrix.T[None], out.T)
     else:
         xp.matmul(matrix, tiles, out=out)
     return out
 
 
-def _blocks(xp, images, rows, columns, c, o, itemsize):
-    """Blocks of tile rows that stay in cache; but a transformed kernel too large to stay there with them is read from memory
-    for each block: then blocks about as large as the kernel."""
+def _shares(xp, images, rows, columns, c, o, itemsize):
+    """[(images, tile rows, output channels), ...], each a job's: tiles that stay in cache with all channels; but a transformed
+    kernel too large to stay there with them is read from memory for each block: then blocks about as large as the kernel, and
+    where all tiles together are fewer than FEW the cores share the channels, so that each reads a part of the kernel."""
+    width = parallel.panel(xp, o)
+    if xp is np and images * rows * columns < FEW and o // width >= parallel.threads():
+        panels = parallel.groups(xp, range(o // width))
+        return [(slice(0, images), slice(0, rows), slice(p[0], p[-1] + 1)) for p in panels]
     kernel = 36 * c * o * itemsize
     row_bytes = columns * 36 * (c + o) * itemsize
-    return parallel.blocks(xp, images, rows, row_bytes, max(kernel, parallel.BLOCK_BYTES))
+    work = parallel.blocks(xp, images, rows, row_bytes, max(kernel, parallel.BLOCK_BYTES))
+    return [(image, row, slice(0, o // width)) for image, row in work]
 
 
 def _tiles(xp, x, rows, columns, step, side):
@@ -98,10 +113,11 @@ def _tiles(xp, x, rows, columns, step, side):
     return as_strided(xp)(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, step * sh, step * sw, sc))
 
 
-def _cut(xp, x, top, left, rows, columns, side, name, mask=None):
-    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): (side*side, N*rows*columns*C)."""
+def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
+    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): (side*side, N*rows*columns*C), or
+    with the channels in `panels` (side*side, P*N*rows*columns*C/P)."""
     tiles = _rows(xp, name, side * side, x.shape[0] * rows * columns * x.shape[3], x.dtype)
-    place = tiles.reshape(side, side, x.shape[0], rows, columns, x.shape[3])
+    place = tiles.reshape(side, side, panels, x.shape[0], rows, columns, -1).transpose(0, 1, 3, 4, 5, 2, 6)
     # Those that reach over the left or right edge for themselves: the others, most of them, come straight from x
     first = min(-(-max(0, -left) // 4), columns) if xp is np else 0
     last = max(first, min(columns, (x.shape[2] - left - side) // 4 + 1)) if xp is np else 0
@@ -109,74 +125,77 @@ def _cut(xp, x, top, left, rows, columns, side, name, mask=None):
         if begin < end:
             right = left + 4 * end + side - 4
             window = extended(xp, x, top, top + 4 * rows + side - 4, left + 4 * begin, right, "window", mask)
-            place[:, :, :, :, begin:end] = _tiles(xp, window, rows, end - begin, 4, side)
+            cut = _tiles(xp, window, rows, end - begin, 4, side)
+            place[:, :, :, :, begin:end] = cut.reshape(*cut.shape[:5], panels, -1)
     return tiles
 
 
 def correlate(x, u, size, top, left, b, relu, mask, out):
-    """out (N, *size, O) = the convolution of x, zero outside its edges, with the kernel whose transform is u (36, C, O).
+    """out (N, *size, O) = the convolution of x, zero outside its edges, with the kernel whose transform is u (36, P, C, O/P).
 
     The first output sits on x's pixels from (-top, -left). Bias and ReLU while a block is in cache; `mask` as in conv.py.
     """
     xp = array_module(x)
-    _, c, o = u.shape
-    height, width = size
-    columns = -(-width // 4)
+    _, _, c, width = u.shape
+    height, columns = size[0], -(-size[1] // 4)
     bt, at = _matrix(xp, BT, x.dtype), _matrix(xp, AT, x.dtype)
 
-    def job(block):
-        image, row = block
-        n, rows = image.stop - image.start, row.stop - row.start
+    def job(share):
+        image, row, panel = share
+        channels = slice(width * panel.start, width * panel.stop)
+        n, rows, o = image.stop - image.start, row.stop - row.start, channels.stop - channels.start
         count = n * rows * columns
         # Two buffers by turns, tiles -> v -> m -> y, so that more of a block stays in cache
         masked = None if mask is None else mask[image]
         tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles, m", masked)
         v = _transform(xp, bt, tiles, _rows(xp, "v, y", 36, count * c, x.dtype)).reshape(36, count, c)
         m = _rows(xp, "tiles, m", 36, count * o, x.dtype)
-        values = parallel.products(xp, v, u, m.reshape(36, count, o))
-        if b is not None:
-            values[7] += b  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
+        values = parallel.product(xp, v, u[:, panel], m.reshape(36, count, o))
+        if b is not None:  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
+            values[7] += b[channels]
         y = _transform(xp, at, m, _rows(xp, "v, y", 16, count * o, x.dtype))
         if relu:
             rectify(xp, y, out=y)
         y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
-        place = out[image, 4 * row.start : 4 * row.stop]
+        place = out[image, 4 * row.start : 4 * row.stop, :, channels]
         if place.shape[1:3] == (4 * rows, 4 * columns):
             place.reshape(n, rows, 4, columns, 4, o)[...] = y
         else:  # the last tiles reach over the edge
             place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, : place.shape[1], : place.shape[2]]
 
-    parallel.run(job, _blocks(xp, x.shape[0], -(-height // 4), columns, c, o, x.itemsize))
+    parallel.run(job, _shares(xp, x.shape[0], -(-height // 4), columns, c, out.shape[3], x.itemsize))
 
 
 def kernel_gradient(x, dy, top, left):
     """dw (3, 3, C, O) for y = correlate(x, ...) and dy (N, H, W, O). dU is four times as large as dw, with hundreds of channels
-    more than a cache holds: it is made for some input channels at a time, which go back to dw at once."""
+    more than a cache holds: it is made for a panel of input channels at a time, which goes back to dw at once."""
     xp = array_module(x)
     n, height, width, o = dy.shape
-    c = x.shape[3]
-    columns = -(-width // 4)
+    c, rows, columns = x.shape[3], -(-height // 4), -(-width // 4)
     bt, at, gt = (_matrix(xp, m, x.dtype) for m in (BT, np.transpose(AT), np.transpose(G)))
-    fit = parallel.BLOCK_BYTES // (36 * o * x.itemsize)
-    some = max(16, 1 << fit.bit_length() - 1) if xp is np else c  # a power of two: odd sizes multiply slowly
+    c_panel, o_panel = parallel.panel(xp, c), parallel.panel(xp, o)
 
-    def job(group):
-        dw = xp.zeros((9, c, o), x.dtype)
-        for image, row in group:
-            n, rows = image.stop - image.start, row.stop - row.start
-            count = n * rows * columns
-            tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles")
-            v = _transform(xp, bt, tiles, _rows(xp, "v", 36, count * c, x.dtype)).reshape(36, count, c)
-            tiles = _cut(xp, dy[image], 4 * row.start, 0, rows, columns, 4, "tiles")
-            dm = _transform(xp, at, tiles, _rows(xp, "m", 36, count * o, x.dtype)).reshape(36, count, o)
-            for first in range(0, c, some):
-                part = v[:, :, first : first + some].transpose(0, 2, 1)
-                du = _rows(xp, "du", 36, part.shape[1] * o, x.dtype)
-                parallel.products(xp, part, dm, du.reshape(36, -1, o))
-                back = _transform(xp, gt, du, _rows(xp, "dw", 9, du.shape[1], x.dtype))
-                dw[:, first : first + some] += back.reshape(9, -1, o)
-        return dw
+    def job(share):
+        blocks, panels = share
+        seen = x[..., c_panel * panels[0] : c_panel * (panels[-1] + 1)]
+        dw = xp.zeros((9, len(panels), o // o_panel, c_panel, o_panel), x.dtype)
+        for image, row in blocks:
+            first, count = 4 * row.start, row.stop - row.start
+            tiles = _cut(xp, seen[image], first - top, -left, count, columns, 6, "tiles", panels=len(panels))
+            v = _transform(xp, bt, tiles, _rows(xp, "v", 36, tiles.shape[1], x.dtype))
+            tiles = _cut(xp, dy[image], first, 0, count, columns, 4, "tiles", panels=o // o_panel)
+            dm = _transform(xp, at, tiles, _rows(xp, "m", 36, tiles.shape[1], x.dtype)).reshape(36, o // o_panel, -1, o_panel)
+            v = v.reshape(36, len(panels), 1, -1, c_panel).swapaxes(-1, -2)
+            du = _rows(xp, "du", 36, c_panel * o, x.dtype)
+            for k in range(len(panels)):
+                xp.matmul(v[:, k], dm, out=du.reshape(36, -1, c_panel, o_panel))
+                dw[:, k] += _transform(xp, gt, du, _rows(xp, "dw", 9, c_panel * o, x.dtype)).reshape(dw[:, k].shape)
+        return dw.transpose(0, 1, 3, 2, 4).reshape(3, 3, -1, o)
 
-    # More tiles a block than `correlate` has: each block's dU goes back to dw, which takes as long for few tiles as for many
-    work = parallel.blocks(xp, n, -(-height // 4), columns, max(192, parallel.SMALL // (c * o)))
-    return sum(parallel.run(job, parallel.groups(xp, work))).reshape(3, 3, c, o)
+    most, every = parallel.SMALL // (c_panel * o_panel), range(c // c_panel)  # tiles that a small product can have
+    if xp is np and n * rows * columns <= most and len(every) >= parallel.threads():  # the cores share the channels
+        whole = [(slice(0, n), slice(0, rows))]
+        return np.concatenate(parallel.run(job, [(whole, panels) for panels in parallel.groups(xp, every)]), axis=2)
+    # Each block's dU goes back to dw, which takes as long for few tiles as for many: as many as a small product can have
+    work = parallel.blocks(xp, n, rows, columns, most)
+    return sum(parallel.run(job, [(group, every) for group in parallel.groups(xp, work)]))
