@@ -26,7 +26,7 @@ from .train import StyleTask
 
 # tinynst.train's defaults: content and style layers with their weights, total variation, longer side of the painting
 CONTENT, STYLE, TV, STYLE_SIZE, LR = {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6, 256, 1e-3
-AT_LEAST = 0.1  # seconds of calls a round, so that a short call is not timed alone
+AT_LEAST = 0.5  # seconds of calls a round, so that a short call is not timed alone
 
 
 def leaves(layers, prefix=""):
