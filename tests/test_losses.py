@@ -6,7 +6,7 @@ from cases import assert_close, one_row_blocks, photos, refuses, slope, small_vg
 
 from tinynst import ops
 from tinynst.device import asarray, to_numpy
-from tinynst.losses import StyleObjective, feature_loss, pixel_loss, style_loss, tv_loss
+from tinynst.losses import StyleObjective, feature_loss, grid_loss, pixel_loss, style_loss, tv_loss
 
 SHAPE = (2, 5, 7, 3)
 
@@ -33,9 +33,23 @@ def sum_of_neighbours(y):
     return down + sum(((y[:, :, j + 1] - y[:, :, j]) ** 2).sum() for j in range(y.shape[2] - 1))
 
 
+def grid(difference, period=2, side=2):
+    """By loops: of each square of `side` periods and each channel, the variance of the means at its period^2 places."""
+    h, w = difference.shape[1:3]
+    down, across = min(side, h // period) * period, min(side, w // period) * period
+    found = []
+    for i in range(0, h - h % down, down):
+        for j in range(0, w - w % across, across):
+            square = difference[:, i : i + down, j : j + across]
+            places = [square[:, a::period, b::period].mean((1, 2)) for a in range(period) for b in range(period)]
+            found.append(np.var(places, axis=0))
+    return np.mean(found)
+
+
 LOSSES = {
     "feature": (feature_loss, TARGET, lambda f: sum(((f[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2),
     "pixel": (pixel_loss, TARGET, lambda y: sum(((y[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2),
+    "grid": (grid_loss, TARGET, lambda y: grid(y - TARGET)),
     "style (1,C,C)": (style_loss, GRAM, lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2),
     "style (C,C)": (style_loss, GRAM[0], lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2),
     "style (N,C,C)": (style_loss, GRAMS, lambda f: sum(np.linalg.norm(gram(f)[n] - GRAMS[n]) ** 2 for n in (0, 1)) / 2),
@@ -101,11 +115,31 @@ def test_weight_and_many_blocks(xp, monkeypatch, name):
     assert_close(weighted_df, 2.5 * df, 1e-12)
 
 
+@pytest.mark.parametrize("period", [1, 2, 3, 4, 5])
+def test_grids_of_other_periods(xp, period):
+    value, df = grid_loss(asarray(F, xp), asarray(TARGET, xp), period=period)
+    assert abs(value - grid(F - TARGET, period)) <= 1e-12
+    step = normal(*SHAPE, seed=6)
+    change = (grid(F + 1e-5 * step - TARGET, period) - grid(F - 1e-5 * step - TARGET, period)) / 2e-5
+    assert abs(float((to_numpy(df) * step).sum()) - change) <= 1e-8
+
+
+def test_a_grid_costs_more_than_texture_of_the_same_strength():
+    """A pattern of plus and minus one that repeats every four pixels, and the same numbers in any order."""
+    pattern = np.tile(np.where(np.arange(16) % 2, 1.0, -1.0).reshape(1, 4, 4, 1), (1, 8, 8, 3))
+    shuffled = np.random.default_rng(0).permutation(pattern.ravel()).reshape(pattern.shape)
+    still = np.zeros(pattern.shape)
+    assert grid_loss(pattern, still, period=4)[0] == 1.0
+    assert 0.2 < grid_loss(shuffled, still, period=4)[0] < 0.3  # of four numbers' mean the variance is a quarter
+
+
 def test_zero_at_the_target(xp):
     f = asarray(F, xp)
     for value, df in (
         feature_loss(f, f),
         pixel_loss(f, f),
+        grid_loss(f, f),
+        grid_loss(f + 2, f),  # brighter, but no grid
         style_loss(f, asarray(gram(F), xp)),
         tv_loss(0 * f + 3),
         tv_loss(f[:, :1, :1]),  # a single pixel has no neighbour
@@ -117,6 +151,9 @@ def test_zero_at_the_target(xp):
 def test_wrong_arguments_are_named():
     refuses(ValueError, "target", lambda: feature_loss(F, TARGET[:1]))
     refuses(ValueError, "target", lambda: pixel_loss(F, TARGET[:, :4]))
+    refuses(ValueError, "target", lambda: grid_loss(F, TARGET[:, :4]))
+    refuses(ValueError, "period", lambda: grid_loss(F, TARGET, period=6))
+    refuses(ValueError, "period", lambda: grid_loss(F, TARGET, period=0))
     refuses(ValueError, "target_gram", lambda: style_loss(F, normal(4, 4)))
     refuses(ValueError, "target_gram", lambda: style_loss(F, normal(3, 3, 3)))
     refuses(TypeError, "target", lambda: feature_loss(F, TARGET.astype(np.float32)))

@@ -71,8 +71,10 @@ def test_the_pair_is_the_standard_tests_and_in_one_range():
     assert terms["total"] == terms["pixel"] == pytest.approx(float((high**2).mean()), rel=1e-5)
 
 
-def test_the_objective_is_the_weighted_sum_and_its_gradient():
-    t = task(*SMALL, "--feature-layers", "relu1_2", "relu2_2", "--pixel-weight", "3", "--tv-weight", "0.5")
+@pytest.mark.parametrize("grid", [0, 5])
+def test_the_objective_is_the_weighted_sum_and_its_gradient(grid):
+    weights = ["--pixel-weight", "3", "--tv-weight", "0.5", "--grid-weight", str(grid)]
+    t = task(*SMALL, "--feature-layers", "relu1_2", "relu2_2", *weights)
     rng = np.random.default_rng(0)
     y, high = rng.uniform(0, 255, (2, 2, 16, 12, 3))
     terms, dy = t.objective(y, high, (3, 1))
@@ -80,6 +82,8 @@ def test_the_objective_is_the_weighted_sum_and_its_gradient():
     f, wanted = (vgg.forward(image[:, 3:, 1:], ("relu1_2", "relu2_2")) for image in (y, high))
     expected = {"feature": sum(losses.feature_loss(f[name], wanted[name])[0] for name in f)}
     expected |= {"pixel": 3 * float(((y - high) ** 2).mean()), "tv": 0.5 * losses.tv_loss(y[:, 3:, 1:])[0]}
+    if grid:
+        expected["grid"] = losses.grid_loss(y, high, grid, 2)[0]
     assert terms == pytest.approx(expected | {"total": sum(expected.values())}, rel=1e-6)
     direction = rng.standard_normal(y.shape)
     more, less = (t.objective(y + step * direction, high, (3, 1))[0]["total"] for step in (1e-4, -1e-4))
@@ -167,7 +171,9 @@ def test_init_starts_a_feature_net_from_a_pixel_net(tmp_path):
         (["--feature-layers", "relu1_1", "relu1_1"], "names a layer twice"),
         (["--loss", "pixel", "--feature-layers", "relu1_1"], "--feature-layers belongs to --loss feature"),
         (["--loss", "pixel", "--pixel-weight", "2"], "--pixel-weight belongs to --loss feature"),
+        (["--loss", "pixel", "--grid-weight", "2"], "--grid-weight belongs to --loss feature"),
         (["--pixel-weight", "-1"], "--pixel-weight is -1.0"),
+        (["--grid-weight", "inf"], "--grid-weight is inf"),
         (["--tv-weight", "nan"], "--tv-weight is nan"),
         (["--iterations", "0"], "--iterations is 0"),
         (["--resume"], "--resume needs --out"),

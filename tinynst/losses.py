@@ -61,6 +61,35 @@ def tv_loss(y):
     return value, dy
 
 
+def grid_loss(y, target, weight=1.0, period=2):
+    """How far images y (N, H, W, C) differ from `target` by a pattern that repeats every `period` pixels.
+
+    In squares of 2x2 periods (what is left over at the bottom and right is not seen): the means of y - target at each of the
+    period^2 places, less the square's mean, squared, and the mean of all that, times `weight`. A net that enlarges `period`
+    times makes each of the period^2 pixels with weights of its own, so that the cheapest texture it can offer to VGG is a grid:
+    there the places differ alike from period to period, where real texture mostly cancels.
+
+    Raises ValueError for a period below 1 or above the image's sides.
+    """
+    xp = arguments.floating(y=y, target=target)
+    arguments.shape("y", y, "N", "H", "W", "C")
+    arguments.shape("target", target, *y.shape)
+    n, h, w, c = y.shape
+    period = arguments.whole("period", period, 1)
+    if period > min(h, w):
+        raise ValueError(f"period is {period}; it should be at most the image's shorter side, {min(h, w)}")
+    down, across = min(2, h // period), min(2, w // period)  # periods in a square
+    rows, columns = h // (down * period), w // (across * period)
+    seen = slice(None), slice(rows * down * period), slice(columns * across * period)
+    difference = (y[seen] - target[seen]).reshape(n, rows, down, period, columns, across, period, c)
+    grid = difference.mean(axis=(2, 5), keepdims=True)
+    grid -= grid.mean(axis=(3, 6), keepdims=True)
+    dy = xp.zeros_like(y)
+    each = grid * (2 * weight / (grid.size * down * across))
+    dy[seen] = xp.broadcast_to(each, difference.shape).reshape(y[seen].shape)
+    return weight * float((grid * grid).sum()) / grid.size, dy
+
+
 class StyleObjective:
     """What a stylised picture is judged by: content, style and total variation, weighted and added (eq. 5).
 

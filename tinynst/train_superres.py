@@ -7,7 +7,7 @@ import numpy as np
 
 from . import __version__, dataset, device, images, ops, runs, weights
 from .cli import Parser, UserError, run
-from .losses import StyleObjective, pixel_loss
+from .losses import StyleObjective, grid_loss, pixel_loss
 from .networks import VGG16, super_resolution_net
 from .networks.transform import FACTORS, SUPERRES_NORMS, UPSAMPLINGS
 from .networks.vgg import LAYERS
@@ -70,7 +70,8 @@ class SuperResolutionTask:
         return shrink(photo, self.factor, self.settings["degradation"]).astype(np.float32)
 
     def objective(self, y, high, corner=(0, 0)):
-        """Return ({"feature", "pixel", "tv", "total": weighted float}, gradient by y) for images y and high, 0..255.
+        """Return ({"feature", "pixel", "tv", "total": weighted float}, gradient by y) for images y and high, 0..255;
+        with a weight for it also "grid".
 
         corner: the rows and columns at the top and left that VGG does not see. A max pool looks at squares of 2x2 pixels; were
         they always at the same places of the low image's pixels, the net would learn the grid that suits them.
@@ -82,6 +83,9 @@ class SuperResolutionTask:
         if self.settings["pixel_weight"]:
             terms["pixel"], dpixel = pixel_loss(y, high, self.settings["pixel_weight"])
             dy += dpixel
+        if self.settings["grid_weight"]:
+            terms["grid"], dgrid = grid_loss(y, high, self.settings["grid_weight"], self.factor)
+            dy += dgrid
         terms["total"] = sum(terms.values())
         return terms, dy
 
@@ -129,6 +133,7 @@ def _parser():
     add("--degradation", choices=DEGRADATIONS, default="paper", help="how crops are shrunk: bicubic, or blurred before as well")
     add("--feature-layers", nargs="+", metavar="LAYER", help="where --loss feature compares (default: relu2_2)")
     add("--pixel-weight", type=float, metavar="W", help="of the pixel loss beside --loss feature (default: 0)")
+    add("--grid-weight", type=float, metavar="W", help="of a loss against grids, beside --loss feature (default: 0)")
     add("--tv-weight", type=float, default=0.0, help="weight of the total variation: more, smoother")
     add("--norm", choices=SUPERRES_NORMS, default="batch", help="normalisation in the net")
     add("--upsample", choices=UPSAMPLINGS, default="transpose", help="how the net enlarges")
@@ -147,14 +152,16 @@ def _check(s):
     if s["image_size"] % s["factor"]:
         raise UserError(f"--image-size is {s['image_size']}; it should be a multiple of --factor {s['factor']}")
     if s["loss"] == "pixel":
-        for name, fixed in {"feature_layers": [], "pixel_weight": 1.0, "vgg": None}.items():
+        for name, fixed in {"feature_layers": [], "pixel_weight": 1.0, "grid_weight": 0.0, "vgg": None}.items():
             if s[name] not in (None, fixed):
                 raise UserError(f"--{name.replace('_', '-')} belongs to --loss feature; leave it out with --loss pixel")
             s[name] = fixed
     else:
         s["feature_layers"] = s["feature_layers"] or ["relu2_2"]
         s["pixel_weight"] = s["pixel_weight"] or 0.0
-    runs.at_least(s, "pixel_weight", 0)
+        s["grid_weight"] = s["grid_weight"] or 0.0
+    for name in ("pixel_weight", "grid_weight"):
+        runs.at_least(s, name, 0)
     for layer in s["feature_layers"]:
         if layer not in LAYERS:
             raise UserError(f"--feature-layers: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")

@@ -66,6 +66,7 @@ OURS_ALONE = ("relu",)  # options of this library's that a learner's function ne
 LOSSES = [
     ("feature_loss", {"f": IMAGE, "target": IMAGE}),
     ("pixel_loss", {"y": IMAGE, "target": IMAGE}),
+    ("grid_loss", {"y": IMAGE, "target": IMAGE}),
     ("style_loss", {"f": IMAGE, "target_gram": (3, 3)}),
     ("style_loss", {"f": IMAGE, "target_gram": (2, 3, 3)}),
     ("tv_loss", {"y": IMAGE}),

@@ -24,6 +24,7 @@ READ = {
     "gram_matrix": "eq. 3 and tinynst/ops/gram.py",
     "feature_loss": "eq. 2 and tinynst/losses.py",
     "pixel_loss": "tinynst/losses.py",
+    "grid_loss": "tinynst/losses.py",
     "style_loss": "eq. 4 and tinynst/losses.py",
     "tv_loss": "tinynst/losses.py",
 }

@@ -29,7 +29,8 @@ from .show import WIDTH, line
 SAMPLES = 220  # of each input, at most: all of the images, and no more of larger kernels
 LOSS_NAMES = tuple(dict.fromkeys(name for name, _ in LOSSES))
 EASIEST_FIRST = (  # all that can be graded
-    *("relu", "scaled_tanh", "feature_loss", "pixel_loss", "tv_loss", "gram_matrix", "style_loss", "center_crop"),
+    *("relu", "scaled_tanh", "feature_loss", "pixel_loss", "grid_loss", "tv_loss", "gram_matrix", "style_loss"),
+    "center_crop",
     *("upsample_nearest", "reflect_pad2d", "max_pool2d", "conv2d", "conv_transpose2d", "upsample_bicubic"),
     *("instance_norm", "batch_norm", "Residual", "Adam"),
 )
