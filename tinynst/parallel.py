@@ -206,5 +206,5 @@ def summed_product(xp, a, b):
 def _split(xp, rows, products):
     """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
     most = min(rows, SMALL // products) if xp is np else 0
-    part = next((k for k in range(most, 23, -1) if rows % k == 0), rows)
+    part = next((k for k in range(most, 15, -1) if rows % k == 0), rows)
     return rows // part, part
