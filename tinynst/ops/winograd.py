@@ -196,6 +196,6 @@ def kernel_gradient(x, dy, top, left):
     if xp is np and n * rows * columns <= most and len(every) >= parallel.threads():  # the cores share the channels
         whole = [(slice(0, n), slice(0, rows))]
         return np.concatenate(parallel.run(job, [(whole, panels) for panels in parallel.groups(xp, every)]), axis=2)
-    # Each block's dU goes back to dw, which takes as long for few tiles as for many: as many as a small product can have
+    # Each block's dU goes back to dw, which takes as long for few tiles as for many
     work = parallel.blocks(xp, n, rows, columns, most)
     return sum(parallel.run(job, [(group, every) for group in parallel.groups(xp, work)]))
