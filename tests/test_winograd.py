@@ -8,7 +8,7 @@ from cases import Case, assert_close, counted, on, one_row_blocks
 from test_conv import case
 
 from tinynst import ops, parallel
-from tinynst.device import asarray
+from tinynst.device import asarray, to_numpy
 from tinynst.ops import winograd
 
 SIZES = ((1, 1), (2, 3), (3, 5), (4, 4), (5, 8), (6, 6), (9, 7), (12, 13))
@@ -98,7 +98,25 @@ def test_the_matrices_multiply_polynomials_exactly():
         for k in range(3):
             d, g = [int(j == i) for j in range(6)], [int(j == k) for j in range(3)]
             values = [u * v for u, v in zip(times(g_matrix, g), times(winograd.BT, d), strict=True)]
-            assert times(winograd.AT, values) == [int(i == j + k) for j in range(4)]
+            assert times(zip(*winograd.A, strict=True), values) == [int(i == j + k) for j in range(4)]
+
+
+@pytest.mark.parametrize("m", [winograd.BT, winograd.A])
+def test_even_and_odd_rows_apart_give_the_values_of_the_whole_tile(xp, m):
+    side = len(m[0])
+    tiles = np.random.default_rng(0).standard_normal((side, side, 7))
+    halves = asarray(np.stack([tiles[0::2], tiles[1::2]]).reshape(2, -1, 7), xp)
+    values = winograd._values(xp, m, halves, "test")
+    assert_close(values.reshape(36, 7), np.kron(m, m) @ tiles.reshape(-1, 7), 1e-13)
+
+
+def test_pixels_is_the_adjoint_of_values(xp):
+    rng = np.random.default_rng(0)
+    rows, tiles = rng.standard_normal((60, 7)), rng.standard_normal((2, 8, 7))
+    points = rows.reshape(2, 30, 7)[:, :18].copy()  # what lies between is overwritten
+    pixels = to_numpy(winograd._pixels(xp, asarray(rows, xp), "test"))
+    values = to_numpy(winograd._values(xp, winograd.A, asarray(tiles, xp), "test values"))
+    assert abs((pixels * tiles).sum() - (points * values).sum()) <= 1e-12 * np.abs(points * values).sum()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import collections
 import ctypes
 import functools
 import itertools
+import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -166,7 +167,7 @@ def scratch(xp, name, shape, dtype):
     if xp is not np:
         return xp.empty(shape, dtype)
     memory = _here.__dict__.setdefault("memory", {})
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     key = name, np.dtype(dtype)
     if key not in memory or memory[key].size < size:
         memory[key] = np.empty(size, dtype)
@@ -182,7 +183,7 @@ def panels(xp, b):
     """b (..., K, O) with its columns in panels, each in one piece of memory: (..., P, K, O/P), as `product` takes it."""
     *outer, k, o = b.shape
     width = panel(xp, o)
-    return xp.ascontiguousarray(xp.moveaxis(b.reshape(*outer, k, o // width, width), -2, -3))
+    return xp.ascontiguousarray(b.reshape(*outer, k, o // width, width).swapaxes(-2, -3))
 
 
 def product(xp, a, b, out):
@@ -192,8 +193,8 @@ def product(xp, a, b, out):
     """
     *outer, p, _, width = b.shape
     parts, rows = _split(xp, a.shape[-2], b.shape[-2] * width)
-    blocks = xp.moveaxis(out.reshape(*outer, parts, rows, p, width), -2, -3)
-    xp.matmul(a.reshape(*outer, parts, 1, rows, -1), xp.expand_dims(b, -4), out=blocks)
+    blocks = out.reshape(*outer, parts, rows, p, width).swapaxes(-2, -3)
+    xp.matmul(a.reshape(*outer, parts, 1, rows, -1), b[..., None, :, :, :], out=blocks)
     return out
 
 
@@ -205,6 +206,11 @@ def summed_product(xp, a, b):
 
 def _split(xp, rows, products):
     """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
-    most = min(rows, SMALL // products) if xp is np else 0
-    part = next((k for k in range(most, 15, -1) if rows % k == 0), rows)
-    return rows // part, part
+    parts = _parts(rows, SMALL // products) if xp is np else 1
+    return parts, rows // parts
+
+
+@functools.cache  # asked for at every product, while the other cores wait for Python's lock
+def _parts(rows, most):
+    """The fewest equal parts of `rows` with at most `most` each; one where they would have fewer than 16."""
+    return next((k for k in range(-(-rows // max(1, most)), rows // 16 + 1) if rows % k == 0), 1)

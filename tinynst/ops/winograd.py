@@ -1,7 +1,7 @@
 """3x3 convolution at stride 1 with a quarter of the products: Winograd's F(4x4, 3x3), written as matrix products.
 
 A 4x4 tile of the output needs a 6x6 tile of the input. The plain way takes 16 * 9 = 144 products for it, per pair of
-channels. Polynomial multiplication through values at six points (0, 1, -1, 2, -2 and infinity), along each axis, takes 36:
+channels. Polynomial multiplication through values at six points (0, 1, 2, infinity, -1, -2), along each axis, takes 36:
 
     V = B'  tile  B     values of the image tile at the points     V = kron(B', B') @ tiles     (36 x 36)
     U = G  kernel G'    values of the kernel                       U = kron(G, G) @ w           (36 x 9)
@@ -17,6 +17,8 @@ the chain above transposed: dM = kron(A', A').T @ dY, dU = V.T @ dM, dw = kron(G
 The values at 2 and -2 reach 4 times the pixels, so a few bits are lost: about 1e-5 relative in float32.
 """
 
+import functools
+
 import numpy as np
 
 from .. import parallel
@@ -24,23 +26,24 @@ from ..device import array_module
 from .activations import rectify
 from .windows import as_strided, extended
 
-BT = [
-    [4, 0, -5, 0, 1, 0],
-    [0, -4, -4, 1, 1, 0],
-    [0, 4, -4, -1, 1, 0],
-    [0, -2, -1, 2, 1, 0],
-    [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-]
-G = [
-    [1 / 4, 0, 0],
-    [-1 / 6, -1 / 6, -1 / 6],
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
-    [0, 0, 1],
-]
-AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+# A row for each point, in the order 0, 1, 2, infinity, -1, -2
+BT = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+    (0, 4, -4, -1, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+)
+G = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (0, 0, 1),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+)
+A = ((1, 0, 0, 0), (1, 1, 1, 1), (1, 2, 4, 8), (0, 0, 0, 1), (1, -1, 1, -1), (1, -2, 4, -8))
 FEW = 64  # tiles: then a kernel of many channels takes as long to read as to multiply by
 LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
 
@@ -50,9 +53,17 @@ def suits(shape, stride):
     return stride == 1 and tuple(shape[:2]) == (3, 3) and min(shape[2:]) >= LEAST_CHANNELS
 
 
+@functools.cache
 def _matrix(xp, m, dtype):
     """kron(m, m): the transform of a tile laid out as one vector, rows after columns."""
     return xp.asarray(np.kron(m, m).astype(dtype))
+
+
+@functools.cache
+def _halves(xp, m, dtype):
+    """kron(m, m) for a tile's even rows at the points 0, 1, 2 and for its odd rows at 1, 2, infinity: (2, 18, half a tile)."""
+    m = np.array(m)
+    return xp.asarray(np.stack([np.kron(m[k : k + 3, k::2], m) for k in (0, 1)]).astype(dtype))
 
 
 def transformed(w, memo=None):
@@ -85,12 +96,37 @@ def _rows(xp, name, count, length, dtype):
 
 
 def _transform(xp, matrix, tiles, out):
-    """out = matrix @ tiles, where a column is one channel of one tile."""
+    """out = matrix @ tiles, where a column is one channel of one tile; or two such products at once."""
     if xp is np:
-        parallel.product(xp, tiles.T, matrix.T[None], out.T)
+        parallel.product(xp, tiles.swapaxes(-1, -2), matrix.swapaxes(-1, -2)[..., None, :, :], out.swapaxes(-1, -2))
     else:
         xp.matmul(matrix, tiles, out=out)
     return out
+
+
+def _values(xp, m, tiles, name):
+    """kron(m, m) @ tiles, for tiles (2, half a tile, L) as `_cut` gives them: their values at the 36 points, (2, 18, L).
+
+    A polynomial's even terms have the same value at 1 and at -1, its odd terms opposite ones (at 2 and -2 too). So a tile's
+    even rows and its odd rows are each evaluated by themselves, with half the products, then added and subtracted.
+    """
+    length = tiles.shape[2]
+    rows = _rows(xp, name, 60, length, tiles.dtype)  # the points 0 | 1, 2: even | 1, 2: odd | infinity | -1, -2 | not used
+    _transform(xp, _halves(xp, m, tiles.dtype), tiles, rows[:36].reshape(2, 18, length))
+    even, odd = rows[6:18], rows[18:30]
+    xp.subtract(even, odd, out=rows[36:48])
+    xp.add(even, odd, out=even)
+    return rows.reshape(2, 30, length)[:, :18]
+
+
+def _pixels(xp, rows, name):
+    """`_values` with A transposed: from the values, in rows as there, to the even and odd rows of tiles, (2, 8, L)."""
+    length = rows.shape[1]
+    plus, minus = rows[6:18], rows[36:48]
+    xp.subtract(plus, minus, out=rows[18:30])
+    xp.add(plus, minus, out=plus)
+    y = _rows(xp, name, 16, length, rows.dtype).reshape(2, 8, length)
+    return _transform(xp, _halves(xp, A, rows.dtype).swapaxes(1, 2), rows[:36].reshape(2, 18, length), y)
 
 
 def _shares(xp, images, rows, columns, c, o, itemsize):
@@ -102,7 +138,7 @@ def _shares(xp, images, rows, columns, c, o, itemsize):
         panels = parallel.groups(xp, range(o // width))
         return [(slice(0, images), slice(0, rows), slice(p[0], p[-1] + 1)) for p in panels]
     kernel = 36 * c * o * itemsize
-    row_bytes = columns * 36 * (c + o) * itemsize
+    row_bytes = columns * 48 * (c + o) * itemsize
     work = parallel.blocks(xp, images, rows, row_bytes, max(kernel, parallel.BLOCK_BYTES))
     return [(image, row, slice(0, o // width)) for image, row in work]
 
@@ -114,20 +150,21 @@ def _tiles(xp, x, rows, columns, step, side):
 
 
 def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
-    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): (side*side, N*rows*columns*C), or
-    with the channels in `panels` (side*side, P*N*rows*columns*C/P)."""
+    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): their even and their odd rows,
+    (2, half a tile, N*rows*columns*C), or with the channels in `panels` (2, half a tile, P*N*rows*columns*C/P)."""
     tiles = _rows(xp, name, side * side, x.shape[0] * rows * columns * x.shape[3], x.dtype)
-    place = tiles.reshape(side, side, panels, x.shape[0], rows, columns, -1).transpose(0, 1, 3, 4, 5, 2, 6)
+    place = tiles.reshape(2, side // 2, side, panels, x.shape[0], rows, columns, -1).transpose(1, 0, 2, 4, 5, 6, 3, 7)
     # Those that reach over the left or right edge for themselves: the others, most of them, come straight from x
-    first = min(-(-max(0, -left) // 4), columns) if xp is np else 0
-    last = max(first, min(columns, (x.shape[2] - left - side) // 4 + 1)) if xp is np else 0
+    straight = xp is np and mask is None
+    first = min(-(-max(0, -left) // 4), columns) if straight else 0
+    last = max(first, min(columns, (x.shape[2] - left - side) // 4 + 1)) if straight else 0
     for begin, end in ((0, first), (first, last), (last, columns)):
         if begin < end:
             right = left + 4 * end + side - 4
             window = extended(xp, x, top, top + 4 * rows + side - 4, left + 4 * begin, right, "window", mask)
             cut = _tiles(xp, window, rows, end - begin, 4, side)
-            place[:, :, :, :, begin:end] = cut.reshape(*cut.shape[:5], panels, -1)
-    return tiles
+            place[:, :, :, :, :, begin:end] = cut.reshape(side // 2, 2, *cut.shape[1:5], panels, -1)
+    return tiles.reshape(2, side * side // 2, -1)
 
 
 def correlate(x, u, size, top, left, b, relu, mask, out):
@@ -138,7 +175,7 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
     xp = array_module(x)
     _, _, c, width = u.shape
     height, columns = size[0], -(-size[1] // 4)
-    bt, at = _matrix(xp, BT, x.dtype), _matrix(xp, AT, x.dtype)
+    u = u.reshape(2, 18, *u.shape[1:])
 
     def job(share):
         image, row, panel = share
@@ -148,18 +185,18 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
         # Two buffers by turns, tiles -> v -> m -> y, so that more of a block stays in cache
         masked = None if mask is None else mask[image]
         tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles, m", masked)
-        v = _transform(xp, bt, tiles, _rows(xp, "v, y", 36, count * c, x.dtype)).reshape(36, count, c)
-        m = _rows(xp, "tiles, m", 36, count * o, x.dtype)
-        values = parallel.product(xp, v, u[:, panel], m.reshape(36, count, o))
+        v = _values(xp, BT, tiles, "v, y").reshape(2, 18, count, c)
+        m = _rows(xp, "tiles, m", 60, count * o, x.dtype)
+        values = parallel.product(xp, v, u[:, :, panel], m.reshape(2, 30, count, o)[:, :18])
         if b is not None:  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
-            values[7] += b[channels]
-        y = _transform(xp, at, m, _rows(xp, "v, y", 16, count * o, x.dtype))
+            values[0, 7] += b[channels]
+        y = _pixels(xp, m, "v, y")
         if relu:
             rectify(xp, y, out=y)
-        y = y.reshape(4, 4, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
+        y = y.reshape(2, 2, 4, n, rows, columns, o).transpose(3, 4, 1, 0, 5, 2, 6)
         place = out[image, 4 * row.start : 4 * row.stop, :, channels]
         if place.shape[1:3] == (4 * rows, 4 * columns):
-            place.reshape(n, rows, 4, columns, 4, o)[...] = y
+            place.reshape(n, rows, 2, 2, columns, 4, o)[...] = y
         else:  # the last tiles reach over the edge
             place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, : place.shape[1], : place.shape[2]]
 
@@ -172,7 +209,7 @@ def kernel_gradient(x, dy, top, left):
     xp = array_module(x)
     n, height, width, o = dy.shape
     c, rows, columns = x.shape[3], -(-height // 4), -(-width // 4)
-    bt, at, gt = (_matrix(xp, m, x.dtype) for m in (BT, np.transpose(AT), np.transpose(G)))
+    gt = _matrix(xp, G, x.dtype).T
     c_panel, o_panel = parallel.panel(xp, c), parallel.panel(xp, o)
 
     def job(share):
@@ -182,13 +219,12 @@ def kernel_gradient(x, dy, top, left):
         for image, row in blocks:
             first, count = 4 * row.start, row.stop - row.start
             tiles = _cut(xp, seen[image], first - top, -left, count, columns, 6, "tiles", panels=len(panels))
-            v = _transform(xp, bt, tiles, _rows(xp, "v", 36, tiles.shape[1], x.dtype))
+            v = _values(xp, BT, tiles, "v").reshape(2, 18, len(panels), 1, -1, c_panel).swapaxes(-1, -2)
             tiles = _cut(xp, dy[image], first, 0, count, columns, 4, "tiles", panels=o // o_panel)
-            dm = _transform(xp, at, tiles, _rows(xp, "m", 36, tiles.shape[1], x.dtype)).reshape(36, o // o_panel, -1, o_panel)
-            v = v.reshape(36, len(panels), 1, -1, c_panel).swapaxes(-1, -2)
+            dm = _values(xp, A, tiles, "m").reshape(2, 18, o // o_panel, -1, o_panel)
             du = _rows(xp, "du", 36, c_panel * o, x.dtype)
             for k in range(len(panels)):
-                xp.matmul(v[:, k], dm, out=du.reshape(36, -1, c_panel, o_panel))
+                xp.matmul(v[:, :, k], dm, out=du.reshape(2, 18, -1, c_panel, o_panel))
                 dw[:, k] += _transform(xp, gt, du, _rows(xp, "dw", 9, c_panel * o, x.dtype)).reshape(dw[:, k].shape)
         return dw.transpose(0, 1, 3, 2, 4).reshape(3, 3, -1, o)
 
