@@ -11,8 +11,8 @@ import functools
 import itertools
 import math
 import os
+import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -40,9 +40,25 @@ def threads():
 
 @functools.cache
 def _helpers():
-    """A thread for each core but the caller's own, each with its own queue."""
-    # Overflow in a diverging net is told once, by whoever looks at the loss, not by each of NumPy's calls
-    return [ThreadPoolExecutor(1, f"tinynst-{k}", np.seterr, ("ignore",)) for k in range(1, threads())]
+    """A thread for each core but the caller's own, known by the queue from which it takes (work, queue for the outcome)."""
+    inboxes = [queue.SimpleQueue() for _ in range(1, threads())]
+    for k, inbox in enumerate(inboxes, 1):
+        threading.Thread(target=_help, args=(inbox,), name=f"tinynst-{k}", daemon=True).start()
+    return inboxes
+
+
+def _help(inbox):
+    np.seterr(all="ignore")  # overflow in a diverging net is told once, by whoever looks at the loss, not by each NumPy call
+    while True:
+        work, done = inbox.get()
+        error = None
+        try:
+            work()
+        except BaseException as raised:
+            error = raised
+        del work  # it holds arrays
+        done.put(error)
+        del done, error
 
 
 @functools.cache
@@ -103,8 +119,8 @@ def run(job, items):
             for i in _mine(left, k):
                 results[i] = job(items[i])
         except BaseException:
-            for queue in left:
-                queue.clear()
+            for part in left:
+                part.clear()
             raise
         finally:
             _here.inside = False
@@ -112,25 +128,27 @@ def run(job, items):
     _keep_freed_memory()
     _hold_blas()
     try:
-        futures = [helper.submit(work, k) for k, helper in zip(range(1, len(left)), _helpers(), strict=False)]
+        helpers, done = _helpers()[: len(left) - 1], queue.SimpleQueue()
+        for k, helper in enumerate(helpers, 1):
+            helper.put((functools.partial(work, k), done))
         try:
             with np.errstate(all="ignore"):
                 work(0)
         finally:
-            wait(futures)  # also when one fails: the others still write to arrays that the caller holds
-        for future in futures:
-            future.result()
+            errors = [done.get() for _ in helpers]  # also when one fails: the others still write to arrays the caller holds
+        for error in filter(None, errors):
+            raise error
     finally:
         _release_blas()
     return results
 
 
 def _mine(left, k):
-    """What core k works on: its own queue from the front, then the others' from the back, until all are empty."""
-    for queue, take in [(left[k], collections.deque.popleft), *((queue, collections.deque.pop) for queue in left)]:
-        while queue:
+    """What core k works on: its own part from the front, then the others' from the back, until all are empty."""
+    for part, take in [(left[k], collections.deque.popleft), *((part, collections.deque.pop) for part in left)]:
+        while part:
             try:
-                yield take(queue)
+                yield take(part)
             except IndexError:  # its owner was faster
                 break
 
