@@ -5,14 +5,14 @@ import numpy as np
 from ..parallel import scratch
 
 
-def extended(xp, x, top, bottom, left, right, name, mask=None):
+def extended(xp, x, top, bottom, left, right, name, mask=None, copy=False):
     """Rows `top:bottom` and columns `left:right` of x (N, H, W, C), zero where they lie outside of it.
 
-    A view where that will do, else scratch memory called `name`. With `mask` (x's shape) the window is that of
-    x * (mask > 0), ReLU's backward.
+    A view where that will do and no `copy` is asked for, else scratch memory called `name`. With `mask` (x's shape) the
+    window is that of x * (mask > 0), ReLU's backward.
     """
     n, h, w, c = x.shape
-    if mask is None and top >= 0 and bottom <= h and left >= 0 and right <= w:
+    if mask is None and not copy and top >= 0 and bottom <= h and left >= 0 and right <= w:
         return x[:, top:bottom, left:right]
     out = scratch(xp, name, (n, bottom - top, right - left, c), x.dtype)
     t, b = min(max(top, 0), h), min(max(bottom, 0), h)

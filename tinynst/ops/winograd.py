@@ -154,16 +154,12 @@ def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
     (2, half a tile, N*rows*columns*C), or with the channels in `panels` (2, half a tile, P*N*rows*columns*C/P)."""
     tiles = _rows(xp, name, side * side, x.shape[0] * rows * columns * x.shape[3], x.dtype)
     place = tiles.reshape(2, side // 2, side, panels, x.shape[0], rows, columns, -1).transpose(1, 0, 2, 4, 5, 6, 3, 7)
-    # Those that reach over the left or right edge for themselves: the others, most of them, come straight from x
-    straight = xp is np and mask is None
-    first = min(-(-max(0, -left) // 4), columns) if straight else 0
-    last = max(first, min(columns, (x.shape[2] - left - side) // 4 + 1)) if straight else 0
-    for begin, end in ((0, first), (first, last), (last, columns)):
-        if begin < end:
-            right = left + 4 * end + side - 4
-            window = extended(xp, x, top, top + 4 * rows + side - 4, left + 4 * begin, right, "window", mask)
-            cut = _tiles(xp, window, rows, end - begin, 4, side)
-            place[:, :, :, :, :, begin:end] = cut.reshape(side // 2, 2, *cut.shape[1:5], panels, -1)
+    # A pixel that goes to several tiles is read again and again, in an order that no cache foresees: it is brought near first
+    copy = xp is np and side > 4
+    bottom, right = top + 4 * rows + side - 4, left + 4 * columns + side - 4
+    window = extended(xp, x, top, bottom, left, right, "window", mask, copy)
+    cut = _tiles(xp, window, rows, columns, 4, side)
+    place[...] = cut.reshape(side // 2, 2, *cut.shape[1:5], panels, -1)
     return tiles.reshape(2, side * side // 2, -1)
 
 
