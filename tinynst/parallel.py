@@ -171,6 +171,13 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
     return [(slice(i, i + 1), slice(a, b)) for i in range(images) for a, b in itertools.pairwise(edges)]
 
 
+def add(xp, a, b, out=None):
+    """a + b for a and b (N, H, W, C), into `out` (one of them, or None: a new array)."""
+    out = xp.empty(a.shape, a.dtype) if out is None else out
+    run(lambda block: xp.add(a[block], b[block], out=out[block]), blocks(xp, *a.shape[:2], 3 * a[0, 0].nbytes))
+    return out
+
+
 def groups(xp, items):
     """Cut the list `items` into one run of neighbours a core: each job sums its own, then the few sums are added."""
     count = min(len(items), threads()) if xp is np else 1

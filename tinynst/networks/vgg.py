@@ -7,7 +7,8 @@ block, after its ReLU.
 
 import numpy as np
 
-from .. import ops
+from .. import ops, parallel
+from ..device import array_module
 from ..ops import arguments
 from ..weights import read_vgg16
 
@@ -92,7 +93,9 @@ class VGG16:
                 if dx is None:
                     dx = gradients[name]
                 else:
-                    dx += gradients[name]  # never the caller's array: by now dx is a result of ours
+                    parallel.add(
+                        array_module(dx), dx, gradients[name], out=dx
+                    )  # by now dx is a result of ours, not the caller's
             if dx is not None:
                 dx, _, _ = ops.conv2d_backward(dx, cache, need=("x",))
         self._caches = []
