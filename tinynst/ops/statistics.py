@@ -18,6 +18,8 @@ def _work(x, arrays):
 
 def _per_image(xp, work, parts, images):
     """Add the blocks' results, each (images in the block, C), to (N, C) in float64."""
+    if len(parts) == 1:
+        return parts[0].astype(np.float64)
     total = xp.zeros((images, parts[0].shape[1]), np.float64)
     for (image, _), part in zip(work, parts, strict=True):
         total[image] += part
@@ -25,8 +27,10 @@ def _per_image(xp, work, parts, images):
 
 
 def pixel_sum(xp, x):
-    """The sum (N, C) of x (N, H, W, C) over its pixels: each row as a product with ones (BLAS adds several times as fast as
-    NumPy), then the rows, so that no sum is long."""
+    """The sum (N, C) of x (N, H, W, C) over its pixels: on the CPU each row as a product with ones (BLAS adds several times as
+    fast as NumPy), then the rows, so that no sum is long."""
+    if xp is not np:
+        return x.sum(axis=(1, 2))
     return (xp.ones((1, x.shape[2]), x.dtype) @ x)[:, :, 0].sum(axis=1)
 
 
@@ -41,20 +45,21 @@ def moments(x):
 
     def job(block):
         part = x[block]
-        mean = pixel_sum(xp, part) / (part.shape[1] * part.shape[2])
+        count = part.shape[1] * part.shape[2]
+        mean = pixel_sum(xp, part) / count
         distance = xp.subtract(part, mean[:, None, None], out=parallel.scratch(xp, "distance", part.shape, x.dtype))
-        offset = pixel_sum(xp, distance)  # what rounding left of the mean: tiny, but not beside a tiny variance
+        offset = pixel_sum(xp, distance).astype(np.float64) / count  # what rounding left: tiny, but not beside a tiny std
         distance *= distance
-        return mean, offset.astype(np.float64), pixel_sum(xp, distance)
+        return mean + offset, pixel_sum(xp, distance) - count * offset**2
 
-    parts = parallel.run(job, work)
+    parts, pixels = parallel.run(job, work), x.shape[1] * x.shape[2]
+    if len(parts) == 1:
+        ((mean, squares),) = parts
+        return mean, squares / pixels
     counts = [(row.stop - row.start) * x.shape[2] for _, row in work]
-    pixels = x.shape[1] * x.shape[2]
-    means = [m.astype(np.float64) + d / k for k, (m, d, _) in zip(counts, parts, strict=True)]
-    mean = _per_image(xp, work, [k * m for k, m in zip(counts, means, strict=True)], x.shape[0]) / pixels
-    within = [square - d * d / k for k, (_, d, square) in zip(counts, parts, strict=True)]
-    between = [k * (m - mean[image]) ** 2 for k, m, (image, _) in zip(counts, means, work, strict=True)]
-    return mean, _per_image(xp, work, [a + b for a, b in zip(within, between, strict=True)], x.shape[0]) / pixels
+    mean = _per_image(xp, work, [k * m for k, (m, _) in zip(counts, parts, strict=True)], x.shape[0]) / pixels
+    squares = [within + k * (m - mean[i]) ** 2 for k, (m, within), (i, _) in zip(counts, parts, work, strict=True)]
+    return mean, _per_image(xp, work, squares, x.shape[0]) / pixels
 
 
 def apply(x, mean, scale, shift, relu):
@@ -112,8 +117,10 @@ def backward_apply(x, dy, mean, a, b, c, mask):
 
 def _spread(v, x):
     """(N or 1, C) in float64 -> (N, 1, W, C) in x's dtype: a whole image row of it, for NumPy's loop runs over what is
-    contiguous on both sides, and a loop of C numbers takes twice as long a number as one of W*C."""
+    contiguous on both sides, and a loop of C numbers takes twice as long a number as one of W*C. On a GPU (N or 1, 1, 1, C)."""
     xp = array_module(x)
+    if xp is not np:
+        return v.astype(x.dtype)[:, None, None]
     n, _, w, c = x.shape
     wide = xp.empty((v.shape[0], 1, w, c), x.dtype)
     wide[...] = v.astype(x.dtype)[:, None, None]

@@ -14,18 +14,20 @@ def extended(xp, x, top, bottom, left, right, name, mask=None, copy=False):
     n, h, w, c = x.shape
     if mask is None and not copy and top >= 0 and bottom <= h and left >= 0 and right <= w:
         return x[:, top:bottom, left:right]
-    out = scratch(xp, name, (n, bottom - top, right - left, c), x.dtype)
     t, b = min(max(top, 0), h), min(max(bottom, 0), h)
     l, r = min(max(left, 0), w), min(max(right, 0), w)
     b, r = max(t, b), max(l, r)
     rows, columns = slice(t - top, b - top), slice(l - left, r - left)
+    shape = n, bottom - top, right - left, c
+    out = scratch(xp, name, shape, x.dtype) if xp is np else xp.zeros(shape, x.dtype)
     if b == t or r == l:
         out[...] = 0
         return out
-    out[:, : rows.start] = 0
-    out[:, rows.stop :] = 0
-    out[:, rows, : columns.start] = 0
-    out[:, rows, columns.stop :] = 0
+    if xp is np:
+        out[:, : rows.start] = 0
+        out[:, rows.stop :] = 0
+        out[:, rows, : columns.start] = 0
+        out[:, rows, columns.stop :] = 0
     if mask is None:
         out[:, rows, columns] = x[:, t:b, l:r]
     else:
