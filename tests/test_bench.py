@@ -14,6 +14,7 @@ from tinynst import bench, bench_sides, cli, parallel, runs, train
 from tinynst.bench import Worker, difference, job_flops, leaves, measure, step_flops, style_net_flops, vgg_flops
 from tinynst.cli import UserError
 from tinynst.networks import style_net
+from tinynst.optim import Adam
 
 TINY = {"size": 32, "batch": 1, "width": 2, "device": "cpu"}
 CONV = {"size": 8, "batch": 2, "inputs": 16, "outputs": 20, "device": "cpu"}
@@ -99,6 +100,21 @@ def test_the_step_is_the_trainers():
     )
     assert (defaults["norm"], defaults["upsample"], defaults["width"]) == ("instance", "transpose", 32)
     assert bench_sides._Task.step is train.StyleTask.step
+
+
+def test_a_training_step_on_a_gpu_is_some_two_thousand_launches(strict):
+    """As many for a small step as for a large one. Each costs the GPU some microseconds, whatever is in it."""
+    counts = []
+    for batch, size in ((1, 32), (2, 48)):
+        task = bench_sides._Task(2, strict)
+        adam = Adam(task.net.parameters(), 1e-3)
+        photos = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
+        strict.reset_counters()
+        task.step(photos)
+        adam.step(task.net.gradients())
+        counts.append(strict.launches)
+    assert max(counts) <= 2100
+    assert max(counts) - min(counts) <= 10
 
 
 # --- one process a side -----------------------------------------------------------------------------------------------
