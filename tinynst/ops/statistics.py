@@ -27,10 +27,10 @@ def _per_image(xp, work, parts, images):
 
 
 def pixel_sum(xp, x):
-    """The sum (N, C) of x (N, H, W, C) over its pixels: on the CPU each row as a product with ones (BLAS adds several times as
-    fast as NumPy), then the rows, so that no sum is long."""
+    """The sum (N, C) of x (N, H, W, C) over its pixels. On the CPU each row as a product with ones (BLAS adds several times as
+    fast as NumPy), then the rows, so that no sum is long; on a GPU in float64."""
     if xp is not np:
-        return x.sum(axis=(1, 2))
+        return x.sum(axis=(1, 2), dtype=np.float64).astype(x.dtype)
     return (xp.ones((1, x.shape[2]), x.dtype) @ x)[:, :, 0].sum(axis=1)
 
 
