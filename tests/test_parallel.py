@@ -9,7 +9,7 @@ from cases import assert_close, refuses
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tinynst import parallel
-from tinynst.device import asarray
+from tinynst.device import asarray, to_numpy
 
 
 @pytest.fixture(params=[1, 3])
@@ -259,3 +259,30 @@ def test_product_in_panels(xp, monkeypatch, columns, outer):
     assert panels.shape == (*outer, count, 5, columns // count)
     out = parallel.product(xp, asarray(a, xp), panels, xp.zeros((*outer, 48, columns)))
     assert_close(out, a @ b, 1e-14)
+
+
+# --- sums and cuts ---
+
+
+def test_add(xp, monkeypatch):
+    """A new array, and into a view of one of the two; in many blocks."""
+    one = [(slice(i, i + 1), slice(k, k + 1)) for i in range(2) for k in range(5)]  # a block for each row
+    monkeypatch.setattr(parallel, "blocks", lambda *_: one)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 7, 9, 3)), rng.standard_normal((2, 5, 7, 3))
+    own_a, own_b = asarray(a, xp), asarray(b, xp)
+    inner = own_a[:, 1:-1, 1:-1]
+    assert np.array_equal(to_numpy(parallel.add(xp, own_b, inner)), b + a[:, 1:-1, 1:-1])
+    assert np.array_equal(to_numpy(own_a), a)
+    parallel.add(xp, inner, own_b, out=inner)
+    a[:, 1:-1, 1:-1] += b
+    assert np.array_equal(to_numpy(own_a), a)
+    assert np.array_equal(to_numpy(own_b), b)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "parts"),
+    [(4096, 1736, 4), (4096, 6944, 1), (96, 31, 4), (48, 16, 3), (97, 50, 1), (40, 15, 1), (12, 100, 1), (64, 0, 1)],
+)
+def test_parts_are_equal_few_and_no_slivers(rows, most, parts):
+    assert parallel._parts(rows, most) == parts

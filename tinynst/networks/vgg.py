@@ -93,9 +93,8 @@ class VGG16:
                 if dx is None:
                     dx = gradients[name]
                 else:
-                    parallel.add(
-                        array_module(dx), dx, gradients[name], out=dx
-                    )  # by now dx is a result of ours, not the caller's
+                    # never the caller's array: by now dx is a result of ours
+                    parallel.add(array_module(dx), dx, gradients[name], out=dx)
             if dx is not None:
                 dx, _, _ = ops.conv2d_backward(dx, cache, need=("x",))
         self._caches = []
