@@ -8,7 +8,6 @@ training, forward keeps what backward needs and backward uses it up; otherwise n
 import numpy as np
 
 from . import ops, parallel
-from .device import array_module
 
 
 class Layer:
@@ -209,11 +208,11 @@ class Residual(Sequential):
         return x[:, self.crop : x.shape[1] - self.crop, self.crop : x.shape[2] - self.crop]
 
     def forward(self, x, training):
-        return parallel.add(array_module(x), super().forward(x, training), self._inner(x))
+        return parallel.add(super().forward(x, training), self._inner(x))
 
     def backward(self, dy, input_gradient=True):
         dx = super().backward(dy, input_gradient)
         if input_gradient:
             inner = self._inner(dx)
-            parallel.add(array_module(dx), inner, dy, out=inner)  # both ways lead to x: their gradients add
+            parallel.add(inner, dy, out=inner)  # both ways lead to x: their gradients add
         return dx

@@ -131,7 +131,7 @@ class StyleObjective:
             weight = weight / features[name].shape[3] ** 2
             value, df = style_loss(features[name], self.grams[name], weight)
             terms["style"] += value
-            gradients[name] = df if name not in gradients else parallel.add(array_module(df), df, gradients[name], out=df)
+            gradients[name] = df if name not in gradients else parallel.add(df, gradients[name], out=df)
         dy = self.vgg.backward(gradients) if layers else array_module(y).zeros_like(y)
         if self.tv:
             value, dtv = tv_loss(y)

@@ -17,6 +17,8 @@ import threading
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from .device import array_module
+
 # What a block may touch. A core's second-level cache holds less, but with smaller blocks the threads spend their time handing
 # Python's lock to each other: a 9x9 layer took 127 ms with blocks of 1 MiB and 50 ms with 4.
 BLOCK_BYTES = 4 << 20
@@ -171,8 +173,9 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
     return [(slice(i, i + 1), slice(a, b)) for i in range(images) for a, b in itertools.pairwise(edges)]
 
 
-def add(xp, a, b, out=None):
+def add(a, b, out=None):
     """a + b for a and b (N, H, W, C), into `out` (one of them, or None: a new array)."""
+    xp = array_module(a, b)
     out = xp.empty(a.shape, a.dtype) if out is None else out
     run(lambda block: xp.add(a[block], b[block], out=out[block]), blocks(xp, *a.shape[:2], 3 * a[0, 0].nbytes))
     return out

@@ -8,7 +8,6 @@ block, after its ReLU.
 import numpy as np
 
 from .. import ops, parallel
-from ..device import array_module
 from ..ops import arguments
 from ..weights import read_vgg16
 
@@ -94,7 +93,7 @@ class VGG16:
                     dx = gradients[name]
                 else:
                     # never the caller's array: by now dx is a result of ours
-                    parallel.add(array_module(dx), dx, gradients[name], out=dx)
+                    parallel.add(dx, gradients[name], out=dx)
             if dx is not None:
                 dx, _, _ = ops.conv2d_backward(dx, cache, need=("x",))
         self._caches = []

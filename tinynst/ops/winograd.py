@@ -143,10 +143,10 @@ def _shares(xp, images, rows, columns, c, o, itemsize):
     return [(image, row, slice(0, o // width)) for image, row in work]
 
 
-def _tiles(xp, x, rows, columns, step, side):
-    """A view of x (N, H, W, C) as (side, side, N, rows, columns, C): tiles of side x side, `step` apart."""
+def _tiles(xp, x, rows, columns, side):
+    """A view of x (N, H, W, C) as (side, side, N, rows, columns, C): tiles of side x side, 4 apart."""
     sn, sh, sw, sc = x.strides
-    return as_strided(xp)(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, step * sh, step * sw, sc))
+    return as_strided(xp)(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, 4 * sh, 4 * sw, sc))
 
 
 def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
@@ -158,7 +158,7 @@ def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
     copy = xp is np and side > 4
     bottom, right = top + 4 * rows + side - 4, left + 4 * columns + side - 4
     window = extended(xp, x, top, bottom, left, right, "window", mask, copy)
-    cut = _tiles(xp, window, rows, columns, 4, side)
+    cut = _tiles(xp, window, rows, columns, side)
     place[...] = cut.reshape(side // 2, 2, *cut.shape[1:5], panels, -1)
     return tiles.reshape(2, side * side // 2, -1)
 
