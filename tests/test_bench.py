@@ -103,7 +103,8 @@ def test_the_step_is_the_trainers():
 
 
 def test_a_training_step_on_a_gpu_is_some_two_thousand_launches(strict):
-    """As many for a small step as for a large one. Each costs the GPU some microseconds, whatever is in it."""
+    """As many for a small step as for a large one, but for sides that are no multiple of 4, whose last tiles take a copy more.
+    Each costs the GPU some microseconds, whatever is in it."""
     counts = []
     for batch, size in ((1, 32), (2, 48)):
         task = bench_sides._Task(2, strict)
@@ -114,7 +115,7 @@ def test_a_training_step_on_a_gpu_is_some_two_thousand_launches(strict):
         adam.step(task.net.gradients())
         counts.append(strict.launches)
     assert max(counts) <= 2100
-    assert max(counts) - min(counts) <= 10
+    assert max(counts) - min(counts) <= 20
 
 
 # --- one process a side -----------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ CASES = [
     case((9, 9), pad=4, image=(1, 5, 7, 32), outputs=3, relu=True),
     case((3, 1), pad=1, image=(1, 5, 7, 64), outputs=2),  # few outputs of a narrow kernel
     case((1, 1), image=(2, 5, 7, 32), outputs=3, bias=True),
+    case((3, 3), pad=1, image=(2, 5, 7, 24), outputs=3, bias=True, relu=True),  # as its gradient: few outputs of many channels
 ]
 GRID = [
     case(kernel, stride, pad)

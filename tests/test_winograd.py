@@ -101,22 +101,50 @@ def test_the_matrices_multiply_polynomials_exactly():
             assert times(zip(*winograd.A, strict=True), values) == [int(i == j + k) for j in range(4)]
 
 
-@pytest.mark.parametrize("m", [winograd.BT, winograd.A])
-def test_even_and_odd_rows_apart_give_the_values_of_the_whole_tile(xp, m):
-    side = len(m[0])
-    tiles = np.random.default_rng(0).standard_normal((side, side, 7))
-    halves = asarray(np.stack([tiles[0::2], tiles[1::2]]).reshape(2, -1, 7), xp)
-    values = winograd._values(xp, m, halves, "test")
-    assert_close(values.reshape(36, 7), np.kron(m, m) @ tiles.reshape(-1, 7), 1e-13)
+@pytest.mark.parametrize("points", [winograd.BT, winograd.A])
+@pytest.mark.parametrize(
+    ("top", "left"), [(0, 0), (-1, -1), (-1, 2), (-7, -9), (5, 3), (1, 30), (1, -40)], ids=lambda v: str(v)
+)
+def test_values_of_tiles_cut_by_the_definition(xp, points, top, left):
+    """Tiles that lie inside the image, reach over each edge, or miss it; channels in three panels."""
+    x = np.random.default_rng(0).standard_normal((2, 9, 11, 6))
+    side, rows, columns = len(points[0]), 2, 3
+    around = np.pad(x, ((0, 0), (50, 50), (50, 50), (0, 0)))
+    expected = np.empty((6, 6, 3, 2 * rows * columns, 2))
+    for k, (n, i, j) in enumerate(np.ndindex(2, rows, columns)):
+        h, v = 50 + top + 4 * i, 50 + left + 4 * j
+        tile = around[n, h : h + side, v : v + side]
+        values = np.einsum("pa,qb,abc->qpc", points, points, tile)
+        expected[:, :, :, k] = values.reshape(6, 6, 3, 2)
+    given = asarray(x, xp)
+    for image in (given, asarray(x.transpose(0, 2, 3, 1), xp).transpose(0, 3, 1, 2)):  # also where channels are not neighbours
+        values = winograd._values(xp, points, image, top, left, rows, columns, "v", panels=3)
+        assert_close(values, expected, 1e-13)
+    assert np.array_equal(to_numpy(given), x)
 
 
-def test_pixels_is_the_adjoint_of_values(xp):
+def test_both_ways_by_the_definition(xp):
     rng = np.random.default_rng(0)
-    rows, tiles = rng.standard_normal((60, 7)), rng.standard_normal((2, 8, 7))
-    points = rows.reshape(2, 30, 7)[:, :18].copy()  # what lies between is overwritten
-    pixels = to_numpy(winograd._pixels(xp, asarray(rows, xp), "test"))
-    values = to_numpy(winograd._values(xp, winograd.A, asarray(tiles, xp), "test values"))
-    assert abs((pixels * tiles).sum() - (points * values).sum()) <= 1e-12 * np.abs(points * values).sum()
+    m, x = rng.standard_normal((4, 6)), rng.standard_normal((6, 6, 7))
+    out = xp.empty((4, 4, 7), np.float64)
+    winograd._both_ways(xp, asarray(m, xp), asarray(x, xp), out, "half")
+    assert_close(out, np.einsum("ia,jb,abl->ijl", m, m, x), 1e-13)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_transformed_kernel_by_the_definition(xp, monkeypatch, turned):
+    """Also of a kernel that is turned round and transposed, as the input's gradient needs it; remembered by `memo`."""
+    monkeypatch.setattr(parallel, "PANEL", 16)
+    w = np.random.default_rng(0).standard_normal((3, 3, 5, 48) if not turned else (3, 3, 48, 5))
+    given = asarray(w, xp)
+    if turned:
+        w, given = (v[::-1, ::-1].transpose(0, 1, 3, 2) for v in (w, given))
+    memo = {}
+    u = winograd.transformed(given, memo)
+    expected = np.einsum("pa,qb,abco->qpco", winograd.G, winograd.G, w)
+    width = 48 if xp is not np else 16
+    assert_close(u, expected.reshape(6, 6, 5, -1, width).transpose(0, 1, 3, 2, 4), 1e-13)
+    assert winograd.transformed(given, memo) is u
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def product(xp, a, b, out):
     used so few times takes up to half as long as to multiply.
     """
     *outer, p, _, width = b.shape
-    parts, rows = _split(xp, a.shape[-2], b.shape[-2] * width)
+    parts, rows = split(xp, a.shape[-2], b.shape[-2] * width)
     blocks = out.reshape(*outer, parts, rows, p, width).swapaxes(-2, -3)
     xp.matmul(a.reshape(*outer, parts, 1, rows, -1), b[..., None, :, :, :], out=blocks)
     return out
@@ -228,11 +228,11 @@ def product(xp, a, b, out):
 
 def summed_product(xp, a, b):
     """a.T @ b for a (M, K) and b (M, N), M large, K and N few: as `product`, then the sum of the small products."""
-    split = _split(xp, a.shape[0], a.shape[1] * b.shape[1])
-    return (b.reshape(*split, -1).transpose(0, 2, 1) @ a.reshape(*split, -1)).sum(axis=0).T
+    parts = split(xp, a.shape[0], a.shape[1] * b.shape[1])
+    return (b.reshape(*parts, -1).transpose(0, 2, 1) @ a.reshape(*parts, -1)).sum(axis=0).T
 
 
-def _split(xp, rows, products):
+def split(xp, rows, products):
     """(parts, rows of a part) such that a part takes at most SMALL products; one part where that would be slivers."""
     parts = _parts(rows, SMALL // products) if xp is np else 1
     return parts, rows // parts

@@ -143,34 +143,41 @@ def _few_outputs(x, w, top, left, finish, mask, out):
     its contribution to all KH output rows that see it in one product with KH*O columns:
 
         p[h, j, a, o] = sum over b, c of  x[h, j + b - left, c] * w[a, b, c, o];     y[i] = sum over a of  p[i + a - top, :, a]
+
+    With many channels each *pixel* makes its contribution to all KH*KW output pixels that see it: more columns, no patches.
     """
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
-    columns = out.shape[2]
-    weights = parallel.panels(xp, w.transpose(1, 2, 0, 3).reshape(kw * c, kh * o))
+    across = kw if c < 2 * kh * o else 1  # a patch is 1 x across; an addition costs about twice as much as a copy
+    shifts = kw // across
+    rows_out, columns = out.shape[1:3]
+    wide = columns + kw - across
+    weights = w.reshape(kh, shifts, across, c, o).transpose(2, 3, 0, 1, 4).reshape(across * c, kh * shifts * o)
+    weights = parallel.panels(xp, weights)
 
-    row_bytes = columns * (kw * c + kh * o) * x.itemsize
+    row_bytes = wide * (across * c + kh * shifts * o) * x.itemsize
 
     def job(block):
         image, row = block
-        n, seen = image.stop - image.start, row.stop - row.start + kh - 1
-        p = parallel.scratch(xp, "product", (kh, o, n, seen, columns), x.dtype)  # a plane for each a and o: long rows to add
-        for _, part in parallel.blocks(xp, 1, seen, n * row_bytes):
+        n, count = image.stop - image.start, row.stop - row.start
+        # a plane for each a, b and o: long rows to add
+        p = parallel.scratch(xp, "product", (kh, shifts, o, n, count + kh - 1, wide), x.dtype)
+        for _, part in parallel.blocks(xp, 1, count + kh - 1, n * row_bytes):
             rows = slice(row.start + part.start, row.start + part.stop)
-            window = _window(xp, x[image], (1, kw), rows, columns, 1, top, left, None if mask is None else mask[image])
-            patch = patches(xp, window, (1, kw), part.stop - part.start, columns)
-            q = parallel.scratch(xp, "part", (kh * o, patch.shape[0]), x.dtype)
+            window = _window(xp, x[image], (1, across), rows, wide, 1, top, left, None if mask is None else mask[image])
+            patch = patches(xp, window, (1, across), part.stop - part.start, wide)
+            q = parallel.scratch(xp, "part", (kh * shifts * o, patch.shape[0]), x.dtype)
             parallel.product(xp, patch, weights, q.T)
-            p[:, :, :, part] = q.reshape(kh, o, n, -1, columns)
-        y = parallel.scratch(xp, "y", (o, n, seen - kh + 1, columns), x.dtype)
-        y[...] = p[0, :, :, : y.shape[2]]
-        for a in range(1, kh):
-            y += p[a, :, :, a : a + y.shape[2]]
+            p[..., part, :] = q.reshape(kh, shifts, o, n, -1, wide)
+        y = parallel.scratch(xp, "y", (o, n, count, columns), x.dtype)
+        y[...] = p[0, 0, :, :, :count, :columns]
+        for a, b in list(np.ndindex(kh, shifts))[1:]:
+            y += p[a, b, :, :, a : a + count, b : b + columns]
         finish(y.transpose(1, 2, 3, 0))
         out[image, row] = y.transpose(1, 2, 3, 0)
 
     # The KH - 1 rows around a block are computed for its neighbours again: large blocks, cut once more inside
-    work = parallel.blocks(xp, out.shape[0], out.shape[1], row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes))
+    work = parallel.blocks(xp, out.shape[0], rows_out, row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes))
     parallel.run(job, work)
 
 

@@ -5,14 +5,14 @@ import numpy as np
 from ..parallel import scratch
 
 
-def extended(xp, x, top, bottom, left, right, name, mask=None, copy=False):
+def extended(xp, x, top, bottom, left, right, name, mask=None):
     """Rows `top:bottom` and columns `left:right` of x (N, H, W, C), zero where they lie outside of it.
 
-    A view where that will do and no `copy` is asked for, else scratch memory called `name`. With `mask` (x's shape) the
-    window is that of x * (mask > 0), ReLU's backward.
+    A view where that will do, else scratch memory called `name`. With `mask` (x's shape) the window is that of
+    x * (mask > 0), ReLU's backward.
     """
     n, h, w, c = x.shape
-    if mask is None and not copy and top >= 0 and bottom <= h and left >= 0 and right <= w:
+    if mask is None and top >= 0 and bottom <= h and left >= 0 and right <= w:
         return x[:, top:bottom, left:right]
     t, b = min(max(top, 0), h), min(max(bottom, 0), h)
     l, r = min(max(left, 0), w), min(max(right, 0), w)
@@ -36,11 +36,13 @@ def extended(xp, x, top, bottom, left, right, name, mask=None, copy=False):
 
 
 def patches(xp, x, kernel, rows, columns, stride=1, name="patch"):
-    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory called `name`:
+    """The patch under each output pixel of x (N, H, W, C), in scratch memory called `name`:
     (N*rows*columns, KH*KW*C)."""
     (kh, kw), (n, _, _, c) = kernel, x.shape
-    if not _dense(x):
+    if not dense(x):
         x = xp.ascontiguousarray(x)
+    if kh == kw == stride == 1:
+        return x.reshape(-1, c)
     sn, sh, sw = *x.strides[:2], c * x.itemsize
     view = as_strided(xp)(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, x.itemsize))
     patch = scratch(xp, name, view.shape, x.dtype)
@@ -66,6 +68,6 @@ def as_strided(xp):
     return np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
 
 
-def _dense(x):
+def dense(x):
     """Are the last two axes of x one run of numbers?"""
     return x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] == x.shape[3] * x.itemsize)

@@ -1,18 +1,18 @@
 """3x3 convolution at stride 1 with a quarter of the products: Winograd's F(4x4, 3x3), written as matrix products.
 
 A 4x4 tile of the output needs a 6x6 tile of the input. The plain way takes 16 * 9 = 144 products for it, per pair of
-channels. Polynomial multiplication through values at six points (0, 1, 2, infinity, -1, -2), along each axis, takes 36:
+channels. Polynomial multiplication through values at six points (0, 1, -1, 2, -2, infinity), along each axis, takes 36:
 
-    V = B'  tile  B     values of the image tile at the points     V = kron(B', B') @ tiles     (36 x 36)
+    V = B'  tile  B     values of the image tile at the points
     U = G  kernel G'    values of the kernel                       U = kron(G, G) @ w           (36 x 9)
     M = V * U           product of the values, summed over the channels: 36 matrix products (tiles, C) @ (C, O)
-    Y = A'  M  A        back to pixels                             Y = kron(A', A') @ M         (16 x 36)
+    Y = A'  M  A        back to pixels
 
 Neighbouring image tiles overlap by two pixels. S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and
 S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4, for the matrices.
 
 Backward: the input's gradient is again a 3x3 convolution (of dy, with the kernel turned round). The kernel's gradient is
-the chain above transposed: dM = kron(A', A').T @ dY, dU = V.T @ dM, dw = kron(G, G).T @ dU.
+the chain above transposed: dM = A dY A', dU = V.T @ dM, dw = G' dU G.
 
 The values at 2 and -2 reach 4 times the pixels, so a few bits are lost: about 1e-5 relative in float32.
 """
@@ -24,27 +24,28 @@ import numpy as np
 from .. import parallel
 from ..device import array_module
 from .activations import rectify
-from .windows import as_strided, extended
+from .windows import as_strided, dense, extended
 
-# A row for each point, in the order 0, 1, 2, infinity, -1, -2
+# A row for each point, in the order 0, 1, -1, 2, -2, infinity
 BT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
     (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
     (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
 )
 G = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (0, 0, 1),
     (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
     (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
 )
-A = ((1, 0, 0, 0), (1, 1, 1, 1), (1, 2, 4, 8), (0, 0, 0, 1), (1, -1, 1, -1), (1, -2, 4, -8))
+A = ((1, 0, 0, 0), (1, 1, 1, 1), (1, -1, 1, -1), (1, 2, 4, 8), (1, -2, 4, -8), (0, 0, 0, 1))
 FEW = 64  # tiles: then a kernel of many channels takes as long to read as to multiply by
+LINE = 16  # numbers: rows so far from a power of two apart are not all kept in the same few lines of a cache
 LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
 
 
@@ -55,30 +56,27 @@ def suits(shape, stride):
 
 @functools.cache
 def _matrix(xp, m, dtype):
-    """kron(m, m): the transform of a tile laid out as one vector, rows after columns."""
-    return xp.asarray(np.kron(m, m).astype(dtype))
-
-
-@functools.cache
-def _halves(xp, m, dtype):
-    """kron(m, m) for a tile's even rows at the points 0, 1, 2 and for its odd rows at 1, 2, infinity: (2, 18, half a tile)."""
-    m = np.array(m)
-    return xp.asarray(np.stack([np.kron(m[k : k + 3, k::2], m) for k in (0, 1)]).astype(dtype))
+    return xp.asarray(m, dtype)
 
 
 def transformed(w, memo=None):
-    """U of w (3, 3, C, O), in `parallel.panels`: (36, P, C, O/P). `memo` (a dict) remembers it, for a kernel that never
-    changes."""
+    """U of w (3, 3, C, O), in `parallel.panels`: (6, 6, P, C, O/P), the column's point before the row's. `memo` (a dict)
+    remembers it, for a kernel that never changes."""
     if memo is not None and "u" in memo:
         return memo["u"]
     xp = array_module(w)
     c, o = w.shape[2:]
     width, g = parallel.panel(xp, o), _matrix(xp, G, w.dtype)
-    u = xp.empty((36, o // width, c, width), w.dtype)
+    u = xp.empty((6, 6, o // width, c, width), w.dtype)
 
     def job(k):
-        part = xp.ascontiguousarray(w[..., width * k : width * (k + 1)])
-        _transform(xp, g, part.reshape(9, -1), u[:, k].reshape(36, -1))
+        part = w[..., width * k : width * (k + 1)].swapaxes(0, 1)
+        if xp is np and part.strides[3] > part.strides[2]:  # transposed, for dx
+            lying = parallel.scratch(xp, "lying", (3, 3, width, c + LINE), w.dtype)[..., :c]
+            lying[...] = part.swapaxes(2, 3)
+            part = lying.swapaxes(2, 3)
+        part = xp.ascontiguousarray(part)
+        _both_ways(xp, g, part.reshape(3, 3, -1), u[:, :, k].reshape(6, 6, -1), "half")
 
     parallel.run(job, range(o // width))
     if memo is not None:
@@ -86,47 +84,56 @@ def transformed(w, memo=None):
     return u
 
 
-def _rows(xp, name, count, length, dtype):
-    """Scratch memory (count, length). Rows a power of two apart would all fall on the same few lines of a cache and push
-    each other out (a transform ran at 34 GFLOP/s instead of 96), so the CPU's rows are an odd number of cache lines apart."""
-    if xp is not np:
-        return xp.empty((count, length), dtype)
-    line = 64 // np.dtype(dtype).itemsize
-    return parallel.scratch(xp, name, (count, (-(-length // line) | 1) * line), dtype)[:, :length]
-
-
-def _transform(xp, matrix, tiles, out):
-    """out = matrix @ tiles, where a column is one channel of one tile; or two such products at once."""
+def _transform(xp, m, x, out):
+    """out = m @ x for a small matrix m (I, K) and long rows x (..., K, L): out (..., I, L)."""
     if xp is np:
-        parallel.product(xp, tiles.swapaxes(-1, -2), matrix.swapaxes(-1, -2)[..., None, :, :], out.swapaxes(-1, -2))
-    else:
-        xp.matmul(matrix, tiles, out=out)
+        x, y = x.swapaxes(-1, -2), out.swapaxes(-1, -2)  # the long side first, and in parts, as in parallel.product
+        split = (*x.shape[:-2], *parallel.split(xp, x.shape[-2], m.size), -1)
+        np.matmul(x.reshape(split), m.T, out=y.reshape(split))
+    else:  # as one product of two matrices
+        columns = x.swapaxes(0, -2)
+        out.swapaxes(0, -2)[...] = (m @ columns.reshape(m.shape[1], -1)).reshape(-1, *columns.shape[1:])
     return out
 
 
-def _values(xp, m, tiles, name):
-    """kron(m, m) @ tiles, for tiles (2, half a tile, L) as `_cut` gives them: their values at the 36 points, (2, 18, L).
+def _both_ways(xp, m, x, out, name):
+    """out = m x m', for x (K, K, L) and out (I, I, L); `name` is the memory to use."""
+    half = parallel.scratch(xp, name, (m.shape[0], *x.shape[1:]), x.dtype)
+    _transform(xp, m, x.reshape(len(x), -1), half.reshape(len(half), -1))
+    return _transform(xp, m, half, out)
 
-    A polynomial's even terms have the same value at 1 and at -1, its odd terms opposite ones (at 2 and -2 too). So a tile's
-    even rows and its odd rows are each evaluated by themselves, with half the products, then added and subtracted.
+
+def _values(xp, points, x, top, left, rows, columns, name, mask=None, panels=1):
+    """The values at the 36 points of `rows` x `columns` tiles, 4 pixels apart, of which the first begins at pixel (top, left)
+    of x (N, H, W, C), zero outside its edges: (6, 6, P, N*rows*columns, C/P), the column's point before the row's, with the
+    channels in P panels. `points` is BT, for tiles of 6x6, or A, for 4x4. `mask` as in conv.py; `name` is the memory to use.
+
+    First down the columns, for a whole band of image rows at once: that needs no copy of the overlapping tiles. Then the
+    tiles are cut out of the values, and each is evaluated along its rows.
     """
-    length = tiles.shape[2]
-    rows = _rows(xp, name, 60, length, tiles.dtype)  # the points 0 | 1, 2: even | 1, 2: odd | infinity | -1, -2 | not used
-    _transform(xp, _halves(xp, m, tiles.dtype), tiles, rows[:36].reshape(2, 18, length))
-    even, odd = rows[6:18], rows[18:30]
-    xp.subtract(even, odd, out=rows[36:48])
-    xp.add(even, odd, out=even)
-    return rows.reshape(2, 30, length)[:, :18]
-
-
-def _pixels(xp, rows, name):
-    """`_values` with A transposed: from the values, in rows as there, to the even and odd rows of tiles, (2, 8, L)."""
-    length = rows.shape[1]
-    plus, minus = rows[6:18], rows[36:48]
-    xp.subtract(plus, minus, out=rows[18:30])
-    xp.add(plus, minus, out=plus)
-    y = _rows(xp, name, 16, length, rows.dtype).reshape(2, 8, length)
-    return _transform(xp, _halves(xp, A, rows.dtype).swapaxes(1, 2), rows[:36].reshape(2, 18, length), y)
+    m, (n, _, w, c) = _matrix(xp, points, x.dtype), x.shape
+    side = m.shape[1]
+    width = 4 * columns + side - 4
+    first = min(max(left, 0), w)
+    seen = max(min(left + width, w) - first, 0)  # so many columns of x
+    window = extended(xp, x, top, top + 4 * rows + side - 4, first, first + seen, "window", mask)
+    if not dense(window):
+        window = xp.ascontiguousarray(window)
+    bands = parallel.scratch(xp, "bands", (6, n, rows, width * c), x.dtype)
+    inside = slice(max(first - left, 0) * c, (max(first - left, 0) + seen) * c)
+    bands[..., : inside.start] = 0
+    bands[..., inside.stop :] = 0
+    if seen:
+        sn, sh, _, sc = window.strides
+        strips = as_strided(xp)(window, (n, rows, side, seen * c), (sn, 4 * sh, sh, sc))
+        _transform(xp, m, strips, bands[..., inside].transpose(1, 2, 0, 3))
+    bands = bands.reshape(6, n * rows, width, panels, c // panels)
+    sp, sr, sw, sk, sc = bands.strides
+    shape = side, 6, panels, n * rows, columns, c // panels
+    tiles = parallel.scratch(xp, "tiles", shape, x.dtype)
+    tiles[...] = as_strided(xp)(bands, shape, (sw, sp, sk, sr, 4 * sw, sc))
+    values = parallel.scratch(xp, name, (6, 6 * n * rows * columns * c), x.dtype)
+    return _transform(xp, m, tiles.reshape(side, -1), values).reshape(6, 6, panels, -1, c // panels)
 
 
 def _shares(xp, images, rows, columns, c, o, itemsize):
@@ -138,65 +145,52 @@ def _shares(xp, images, rows, columns, c, o, itemsize):
         panels = parallel.groups(xp, range(o // width))
         return [(slice(0, images), slice(0, rows), slice(p[0], p[-1] + 1)) for p in panels]
     kernel = 36 * c * o * itemsize
-    row_bytes = columns * 48 * (c + o) * itemsize
+    row_bytes = columns * 36 * (c + o) * itemsize
     work = parallel.blocks(xp, images, rows, row_bytes, max(kernel, parallel.BLOCK_BYTES))
     return [(image, row, slice(0, o // width)) for image, row in work]
 
 
-def _tiles(xp, x, rows, columns, side):
-    """A view of x (N, H, W, C) as (side, side, N, rows, columns, C): tiles of side x side, 4 apart."""
-    sn, sh, sw, sc = x.strides
-    return as_strided(xp)(x, (side, side, x.shape[0], rows, columns, x.shape[3]), (sh, sw, sn, 4 * sh, 4 * sw, sc))
-
-
-def _cut(xp, x, top, left, rows, columns, side, name, mask=None, panels=1):
-    """Copy the side x side tiles, 4 apart, of the window of x that begins at (top, left): their even and their odd rows,
-    (2, half a tile, N*rows*columns*C), or with the channels in `panels` (2, half a tile, P*N*rows*columns*C/P)."""
-    tiles = _rows(xp, name, side * side, x.shape[0] * rows * columns * x.shape[3], x.dtype)
-    place = tiles.reshape(2, side // 2, side, panels, x.shape[0], rows, columns, -1).transpose(1, 0, 2, 4, 5, 6, 3, 7)
-    # A pixel that goes to several tiles is read again and again, in an order that no cache foresees: it is brought near first
-    copy = xp is np and side > 4
-    bottom, right = top + 4 * rows + side - 4, left + 4 * columns + side - 4
-    window = extended(xp, x, top, bottom, left, right, "window", mask, copy)
-    cut = _tiles(xp, window, rows, columns, side)
-    place[...] = cut.reshape(side // 2, 2, *cut.shape[1:5], panels, -1)
-    return tiles.reshape(2, side * side // 2, -1)
-
-
 def correlate(x, u, size, top, left, b, relu, mask, out):
-    """out (N, *size, O) = the convolution of x, zero outside its edges, with the kernel whose transform is u (36, P, C, O/P).
+    """out (N, *size, O) = the convolution of x, zero outside its edges, with the kernel whose transform is u (6, 6, P, C, O/P).
 
     The first output sits on x's pixels from (-top, -left). Bias and ReLU while a block is in cache; `mask` as in conv.py.
     """
     xp = array_module(x)
-    _, _, c, width = u.shape
+    width = u.shape[4]
     height, columns = size[0], -(-size[1] // 4)
-    u = u.reshape(2, 18, *u.shape[1:])
 
     def job(share):
         image, row, panel = share
         channels = slice(width * panel.start, width * panel.stop)
         n, rows, o = image.stop - image.start, row.stop - row.start, channels.stop - channels.start
-        count = n * rows * columns
-        # Two buffers by turns, tiles -> v -> m -> y, so that more of a block stays in cache
         masked = None if mask is None else mask[image]
-        tiles = _cut(xp, x[image], 4 * row.start - top, -left, rows, columns, 6, "tiles, m", masked)
-        v = _values(xp, BT, tiles, "v, y").reshape(2, 18, count, c)
-        m = _rows(xp, "tiles, m", 60, count * o, x.dtype)
-        values = parallel.product(xp, v, u[:, :, panel], m.reshape(2, 30, count, o)[:, :18])
+        # Two buffers by turns, so that more of a block stays in cache: bands, tiles, v, m, half way back to y
+        v = _values(xp, BT, x[image], 4 * row.start - top, -left, rows, columns, "bands", masked)
+        m = parallel.scratch(xp, "tiles", (6, 6, n * rows * columns, o), x.dtype)
+        parallel.product(xp, v[:, :, 0], u[:, :, panel], m)
         if b is not None:  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
-            values[0, 7] += b[channels]
-        y = _pixels(xp, m, "v, y")
+            m[1, 1] += b[channels]
+        y = parallel.scratch(xp, "y", (4, 4, n * rows * columns * o), x.dtype)
+        _both_ways(xp, _matrix(xp, A, x.dtype).T, m.reshape(6, 6, -1), y, "bands")
         if relu:
             rectify(xp, y, out=y)
-        y = y.reshape(2, 2, 4, n, rows, columns, o).transpose(3, 4, 1, 0, 5, 2, 6)
-        place = out[image, 4 * row.start : 4 * row.stop, :, channels]
-        if place.shape[1:3] == (4 * rows, 4 * columns):
-            place.reshape(n, rows, 2, 2, columns, 4, o)[...] = y
-        else:  # the last tiles reach over the edge
-            place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, : place.shape[1], : place.shape[2]]
+        _lay_out(y.reshape(4, 4, n, rows, columns, o), out[image, 4 * row.start : 4 * row.stop, :, channels])
 
-    parallel.run(job, _shares(xp, x.shape[0], -(-height // 4), columns, c, out.shape[3], x.itemsize))
+    parallel.run(job, _shares(xp, x.shape[0], -(-height // 4), columns, x.shape[3], out.shape[3], x.itemsize))
+
+
+def _lay_out(y, place):
+    """Copy tiles y (4, 4, N, rows, columns, O), the column before the row, to the pixels `place` (N, H, W, O); the last tiles
+    may reach over its edge."""
+    y = y.transpose(2, 3, 1, 4, 0, 5)
+    n, rows, _, columns, _, o = y.shape
+    h, (whole, rest) = place.shape[1], divmod(place.shape[2], 4)
+    if h < 4 * rows:
+        place[...] = y.reshape(n, 4 * rows, 4 * columns, o)[:, :h, : place.shape[2]]
+        return
+    place[:, :, : 4 * whole].reshape(n, rows, 4, whole, 4, o)[...] = y[:, :, :, :whole]
+    if rest:
+        place[:, :, 4 * whole :].reshape(n, rows, 4, rest, o)[...] = y[:, :, :, whole, :rest]
 
 
 def kernel_gradient(x, dy, top, left):
@@ -209,25 +203,31 @@ def kernel_gradient(x, dy, top, left):
     c_panel, o_panel = parallel.panel(xp, c), parallel.panel(xp, o)
 
     def job(share):
-        blocks, panels = share
-        seen = x[..., c_panel * panels[0] : c_panel * (panels[-1] + 1)]
-        dw = xp.zeros((9, len(panels), o // o_panel, c_panel, o_panel), x.dtype)
+        blocks, panels, total = share
+        parts = total.reshape(3, 3, len(panels), c_panel, -1, o_panel)
+        du = parallel.scratch(xp, "du", (6, 6, o // o_panel, c_panel, o_panel), x.dtype)
+        dw = parallel.scratch(xp, "dw", (3, 3, o // o_panel, c_panel, o_panel), x.dtype)
         for image, row in blocks:
             first, count = 4 * row.start, row.stop - row.start
-            tiles = _cut(xp, seen[image], first - top, -left, count, columns, 6, "tiles", panels=len(panels))
-            v = _values(xp, BT, tiles, "v").reshape(2, 18, len(panels), 1, -1, c_panel).swapaxes(-1, -2)
-            tiles = _cut(xp, dy[image], first, 0, count, columns, 4, "tiles", panels=o // o_panel)
-            dm = _values(xp, A, tiles, "m").reshape(2, 18, o // o_panel, -1, o_panel)
-            du = _rows(xp, "du", 36, c_panel * o, x.dtype)
+            seen = x[image, :, :, c_panel * panels[0] : c_panel * (panels[-1] + 1)]
+            v = _values(xp, BT, seen, first - top, -left, count, columns, "v", panels=len(panels)).swapaxes(-1, -2)
+            dm = _values(xp, A, dy[image], first, 0, count, columns, "bands", panels=o // o_panel)
             for k in range(len(panels)):
-                xp.matmul(v[:, :, k], dm, out=du.reshape(2, 18, -1, c_panel, o_panel))
-                dw[:, k] += _transform(xp, gt, du, _rows(xp, "dw", 9, c_panel * o, x.dtype)).reshape(dw[:, k].shape)
-        return dw.transpose(0, 1, 3, 2, 4).reshape(3, 3, -1, o)
+                xp.matmul(v[:, :, k, None], dm, out=du)
+                _both_ways(xp, gt, du.reshape(6, 6, -1), dw.reshape(3, 3, -1), "half")
+                place, part = parts[:, :, k], dw.transpose(1, 0, 3, 2, 4)
+                if (image, row) == blocks[0]:
+                    place[...] = part
+                else:
+                    place += part
 
     most, every = parallel.SMALL // (c_panel * o_panel), range(c // c_panel)  # tiles that a small product can have
     if xp is np and n * rows * columns <= most and len(every) >= parallel.threads():  # the cores share the channels
-        whole = [(slice(0, n), slice(0, rows))]
-        return np.concatenate(parallel.run(job, [(whole, panels) for panels in parallel.groups(xp, every)]), axis=2)
+        whole, dw = [(slice(0, n), slice(0, rows))], xp.empty((3, 3, c, o), x.dtype)
+        parallel.run(job, [(whole, p, dw[:, :, c_panel * p[0] : c_panel * (p[-1] + 1)]) for p in parallel.groups(xp, every)])
+        return dw
     # Each block's dU goes back to dw, which takes as long for few tiles as for many
-    work = parallel.blocks(xp, n, rows, columns, most)
-    return sum(parallel.run(job, [(group, every) for group in parallel.groups(xp, work)]))
+    work = parallel.groups(xp, parallel.blocks(xp, n, rows, columns, most))
+    dw = xp.empty((len(work), 3, 3, c, o), x.dtype)
+    parallel.run(job, [(blocks, every, total) for blocks, total in zip(work, dw, strict=True)])
+    return dw.sum(axis=0)
