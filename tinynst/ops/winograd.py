@@ -70,7 +70,7 @@ def transformed(w, memo=None):
     u = xp.empty((6, 6, o // width, c, width), w.dtype)
 
     def job(k):
-        part = w[..., width * k : width * (k + 1)].swapaxes(0, 1)
+        part = w[..., width * k : width * (k + 1)]
         if xp is np and part.strides[3] > part.strides[2]:  # transposed, for dx
             lying = parallel.scratch(xp, "lying", (3, 3, width, c + LINE), w.dtype)[..., :c]
             lying[...] = part.swapaxes(2, 3)
@@ -85,22 +85,21 @@ def transformed(w, memo=None):
 
 
 def _transform(xp, m, x, out):
-    """out = m @ x for a small matrix m (I, K) and long rows x (..., K, L): out (..., I, L)."""
+    """out[i] = sum over k of m[i, k] x[k], for a small matrix m (I, K), x (K, ..., L) and out (I, ..., L)."""
     if xp is np:
-        x, y = x.swapaxes(-1, -2), out.swapaxes(-1, -2)  # the long side first, and in parts, as in parallel.product
+        last = *range(1, x.ndim), 0
+        x, out = x.transpose(last), out.transpose(last)  # the long side first, and in parts, as in parallel.product
         split = (*x.shape[:-2], *parallel.split(xp, x.shape[-2], m.size), -1)
-        np.matmul(x.reshape(split), m.T, out=y.reshape(split))
-    else:  # as one product of two matrices
-        columns = x.swapaxes(0, -2)
-        out.swapaxes(0, -2)[...] = (m @ columns.reshape(m.shape[1], -1)).reshape(-1, *columns.shape[1:])
-    return out
+        np.matmul(x.reshape(split), m.T, out=out.reshape(split))
+    else:
+        xp.matmul(m, x.reshape(len(x), -1), out=out.reshape(len(out), -1))
 
 
 def _both_ways(xp, m, x, out, name):
-    """out = m x m', for x (K, K, L) and out (I, I, L); `name` is the memory to use."""
+    """out = (m x m').T, for x (K, K, L) and out (I, I, L): what was first is second now; `name` is the memory to use."""
     half = parallel.scratch(xp, name, (m.shape[0], *x.shape[1:]), x.dtype)
     _transform(xp, m, x.reshape(len(x), -1), half.reshape(len(half), -1))
-    return _transform(xp, m, half, out)
+    _transform(xp, m, half.swapaxes(0, 1), out)
 
 
 def _values(xp, points, x, top, left, rows, columns, name, mask=None, panels=1):
@@ -114,26 +113,29 @@ def _values(xp, points, x, top, left, rows, columns, name, mask=None, panels=1):
     m, (n, _, w, c) = _matrix(xp, points, x.dtype), x.shape
     side = m.shape[1]
     width = 4 * columns + side - 4
-    first = min(max(left, 0), w)
-    seen = max(min(left + width, w) - first, 0)  # so many columns of x
-    window = extended(xp, x, top, top + 4 * rows + side - 4, first, first + seen, "window", mask)
+    # The columns that x has of the window; the others are zero. On a GPU the window gets them, for there it is a copy anyway
+    first, last = (min(max(v, 0), w) for v in (left, left + width)) if xp is np else (left, left + width)
+    window = extended(xp, x, top, top + 4 * rows + side - 4, first, last, "window", mask)
     if not dense(window):
         window = xp.ascontiguousarray(window)
     bands = parallel.scratch(xp, "bands", (6, n, rows, width * c), x.dtype)
-    inside = slice(max(first - left, 0) * c, (max(first - left, 0) + seen) * c)
-    bands[..., : inside.start] = 0
-    bands[..., inside.stop :] = 0
-    if seen:
+    inside = slice(max(first - left, 0) * c, max(last - left, 0) * c)
+    if inside.start > 0:
+        bands[..., : inside.start] = 0
+    if inside.stop < width * c:
+        bands[..., inside.stop :] = 0
+    if last > first:
         sn, sh, _, sc = window.strides
-        strips = as_strided(xp)(window, (n, rows, side, seen * c), (sn, 4 * sh, sh, sc))
-        _transform(xp, m, strips, bands[..., inside].transpose(1, 2, 0, 3))
+        strips = as_strided(xp)(window, (side, n, rows, (last - first) * c), (sh, sn, 4 * sh, sc))
+        _transform(xp, m, strips, bands[..., inside])
     bands = bands.reshape(6, n * rows, width, panels, c // panels)
     sp, sr, sw, sk, sc = bands.strides
     shape = side, 6, panels, n * rows, columns, c // panels
     tiles = parallel.scratch(xp, "tiles", shape, x.dtype)
     tiles[...] = as_strided(xp)(bands, shape, (sw, sp, sk, sr, 4 * sw, sc))
-    values = parallel.scratch(xp, name, (6, 6 * n * rows * columns * c), x.dtype)
-    return _transform(xp, m, tiles.reshape(side, -1), values).reshape(6, 6, panels, -1, c // panels)
+    values = parallel.scratch(xp, name, (6, 6, panels, n * rows * columns, c // panels), x.dtype)
+    _transform(xp, m, tiles.reshape(side, -1), values.reshape(6, -1))
+    return values
 
 
 def _shares(xp, images, rows, columns, c, o, itemsize):
@@ -180,9 +182,8 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
 
 
 def _lay_out(y, place):
-    """Copy tiles y (4, 4, N, rows, columns, O), the column before the row, to the pixels `place` (N, H, W, O); the last tiles
-    may reach over its edge."""
-    y = y.transpose(2, 3, 1, 4, 0, 5)
+    """Copy tiles y (4, 4, N, rows, columns, O) to the pixels `place` (N, H, W, O); the last may reach over its edge."""
+    y = y.transpose(2, 3, 0, 4, 1, 5)
     n, rows, _, columns, _, o = y.shape
     h, (whole, rest) = place.shape[1], divmod(place.shape[2], 4)
     if h < 4 * rows:
@@ -215,7 +216,7 @@ def kernel_gradient(x, dy, top, left):
             for k in range(len(panels)):
                 xp.matmul(v[:, :, k, None], dm, out=du)
                 _both_ways(xp, gt, du.reshape(6, 6, -1), dw.reshape(3, 3, -1), "half")
-                place, part = parts[:, :, k], dw.transpose(1, 0, 3, 2, 4)
+                place, part = parts[:, :, k], dw.swapaxes(2, 3)
                 if (image, row) == blocks[0]:
                     place[...] = part
                 else:
