@@ -36,8 +36,8 @@ def extended(xp, x, top, bottom, left, right, name, mask=None):
 
 
 def patches(xp, x, kernel, rows, columns, stride=1, name="patch"):
-    """The patch under each output pixel of x (N, H, W, C), in scratch memory called `name`:
-    (N*rows*columns, KH*KW*C)."""
+    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory called `name`: (N*rows*columns, KH*KW*C).
+    A 1x1 kernel at stride 1 needs none."""
     (kh, kw), (n, _, _, c) = kernel, x.shape
     if not dense(x):
         x = xp.ascontiguousarray(x)

@@ -4,12 +4,15 @@ A 4x4 tile of the output needs a 6x6 tile of the input. The plain way takes 16 *
 channels. Polynomial multiplication through values at six points (0, 1, -1, 2, -2, infinity), along each axis, takes 36:
 
     V = B'  tile  B     values of the image tile at the points
-    U = G  kernel G'    values of the kernel                       U = kron(G, G) @ w           (36 x 9)
+    U = G  kernel G'    values of the kernel
     M = V * U           product of the values, summed over the channels: 36 matrix products (tiles, C) @ (C, O)
     Y = A'  M  A        back to pixels
 
-Neighbouring image tiles overlap by two pixels. S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and
-S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4, for the matrices.
+Neighbouring image tiles overlap by two pixels. The transforms go one axis at a time, each a product of a small matrix with long
+rows, all tiles and channels side by side (`_transform`).
+
+S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
+Networks", arXiv:1509.09308, section 4, for the matrices.
 
 Backward: the input's gradient is again a 3x3 convolution (of dy, with the kernel turned round). The kernel's gradient is
 the chain above transposed: dM = A dY A', dU = V.T @ dM, dw = G' dU G.
@@ -45,7 +48,7 @@ G = (
 )
 A = ((1, 0, 0, 0), (1, 1, 1, 1), (1, -1, 1, -1), (1, 2, 4, 8), (1, -2, 4, -8), (0, 0, 0, 1))
 FEW = 64  # tiles: then a kernel of many channels takes as long to read as to multiply by
-LINE = 16  # numbers: rows so far from a power of two apart are not all kept in the same few lines of a cache
+LINE = 16  # numbers of padding: rows a power of two apart would share a few lines of the cache
 LEAST_CHANNELS = 16  # with fewer, cutting tiles costs more than the products save
 
 
