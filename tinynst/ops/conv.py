@@ -144,11 +144,11 @@ def _few_outputs(x, w, top, left, finish, mask, out):
 
         p[h, j, a, o] = sum over b, c of  x[h, j + b - left, c] * w[a, b, c, o];     y[i] = sum over a of  p[i + a - top, :, a]
 
-    With many channels each *pixel* makes its contribution to all KH*KW output pixels that see it: more columns, no patches.
+    With many channels and few taps each *pixel* makes its contribution to all KH*KW output pixels that see it: no patches.
     """
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
-    across = kw if c < 2 * kh * o else 1  # a patch is 1 x across; an addition costs about twice as much as a copy
+    across = 1 if 2 * kh * kw * o < 3 * c else kw  # a patch is 1 x across; KH*KW*O numbers to add, or KW*C to copy
     shifts = kw // across
     rows_out, columns = out.shape[1:3]
     wide = columns + kw - across
