@@ -39,8 +39,7 @@ def patches(xp, x, kernel, rows, columns, stride=1, name="patch"):
     """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory called `name`: (N*rows*columns, KH*KW*C).
     A 1x1 kernel at stride 1 needs none."""
     (kh, kw), (n, _, _, c) = kernel, x.shape
-    if not dense(x):
-        x = xp.ascontiguousarray(x)
+    x = dense(xp, x)
     if kh == kw == stride == 1:
         return x.reshape(-1, c)
     sn, sh, sw = *x.strides[:2], c * x.itemsize
@@ -68,6 +67,7 @@ def as_strided(xp):
     return np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
 
 
-def dense(x):
-    """Are the last two axes of x one run of numbers?"""
-    return x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] == x.shape[3] * x.itemsize)
+def dense(xp, x):
+    """x (N, H, W, C) if its last two axes are one run of numbers, else a copy in which they are."""
+    run = x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] == x.shape[3] * x.itemsize)
+    return x if run else xp.ascontiguousarray(x)

@@ -118,9 +118,7 @@ def _values(xp, points, x, top, left, rows, columns, name, mask=None, panels=1):
     width = 4 * columns + side - 4
     # The columns that x has of the window; the others are zero. On a GPU the window gets them, for there it is a copy anyway
     first, last = (min(max(v, 0), w) for v in (left, left + width)) if xp is np else (left, left + width)
-    window = extended(xp, x, top, top + 4 * rows + side - 4, first, last, "window", mask)
-    if not dense(window):
-        window = xp.ascontiguousarray(window)
+    window = dense(xp, extended(xp, x, top, top + 4 * rows + side - 4, first, last, "window", mask))
     bands = parallel.scratch(xp, "bands", (6, n, rows, width * c), x.dtype)
     inside = slice(max(first - left, 0) * c, max(last - left, 0) * c)
     if inside.start > 0:
