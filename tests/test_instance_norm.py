@@ -13,7 +13,13 @@ def case(image=(2, 5, 7, 3), **options):
     return Case("instance_norm", {"x": image, "gamma": image[3:], "beta": image[3:]}, options, linear)
 
 
+def conditional(image=(2, 5, 7, 3), styles=4, **options):
+    shapes = {"x": image, "gamma": (styles, image[3]), "beta": (styles, image[3]), "mix": (image[0], styles)}
+    return Case("conditional_instance_norm", shapes, options, () if options.get("relu") else ("gamma", "beta", "mix"))
+
+
 CASES = [case(), case(eps=0.1), case(relu=True), case((3, 2, 2, 4))]
+CASES += [conditional(), conditional(eps=0.1), conditional(relu=True), conditional((3, 2, 2, 4), styles=1)]
 
 
 @row(CASES)
@@ -21,7 +27,7 @@ def test_row(xp, check, case):
     check(xp, case)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[6]], ids=str)
 def test_many_blocks(xp, monkeypatch, case):
     y, gradients = case.run(on(xp, case.draw()), asarray(case.dy, xp))
     one_row_blocks(monkeypatch)
@@ -43,6 +49,24 @@ def test_an_image_does_not_know_its_neighbours(xp):
     y, _ = ops.instance_norm(**arrays, eps=0)
     louder = {**arrays, "x": xp.concatenate([100 * arrays["x"][1:] + 50, arrays["x"][:1]])}
     assert_close(ops.instance_norm(**louder, eps=0)[0][0], y[1], 1e-10)
+
+
+def test_each_image_gets_its_own_row(xp):
+    """A row of the table is plain instance norm with that gamma and beta, and only rows in use get a gradient."""
+    arrays = on(xp, conditional().draw())
+    arrays["mix"] = xp.asarray(np.array([[0.0, 0, 1, 0], [1, 0, 0, 0]]))
+    y, cache = ops.conditional_instance_norm(**arrays)
+    dy = asarray(CASES[0].dy, xp)
+    _, dgamma, dbeta, _ = ops.conditional_instance_norm_backward(dy, cache)
+    for image, style in ((0, 2), (1, 0)):
+        one = slice(image, image + 1)
+        plain, plain_cache = ops.instance_norm(arrays["x"][one], arrays["gamma"][style], arrays["beta"][style])
+        _, *expected = ops.instance_norm_backward(dy[one], plain_cache)
+        assert_close(y[one], plain, 1e-12)
+        assert_close(dgamma[style], expected[0], 1e-12)
+        assert_close(dbeta[style], expected[1], 1e-12)
+    for unused in (1, 3):
+        assert to_numpy(dgamma[unused]).tolist() == to_numpy(dbeta[unused]).tolist() == [0, 0, 0]
 
 
 def test_one_pixel(xp):
@@ -73,3 +97,8 @@ def test_far_from_zero_in_float32(xp):
 @pytest.mark.parametrize("name", ["gamma", "beta"])
 def test_wrong_number_of_channels_is_named(name):
     refuses(ValueError, name, lambda: ops.instance_norm(**CASES[0].draw() | {name: np.zeros(4)}))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("gamma", (4, 4)), ("beta", (3, 3)), ("mix", (2, 3)), ("mix", (1, 4))])
+def test_wrong_rows_are_named(name, shape):
+    refuses(ValueError, name, lambda: ops.conditional_instance_norm(**conditional().draw() | {name: np.zeros(shape)}))

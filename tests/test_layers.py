@@ -8,6 +8,7 @@ from tinynst import ops
 from tinynst.device import array_module, asarray, to_numpy
 from tinynst.layers import (
     BatchNorm,
+    ConditionalInstanceNorm,
     Conv,
     ConvTranspose,
     InstanceNorm,
@@ -17,6 +18,7 @@ from tinynst.layers import (
     ScaledTanh,
     Sequential,
     Upsample,
+    UpsampleBilinear,
 )
 
 IMAGE = (2, 7, 6, 3)
@@ -43,7 +45,17 @@ def residual(xp, last_relu=False):
     return Residual(inner, crop=2)
 
 
+class Mixed(ConditionalInstanceNorm):
+    """With a mixture of its own, so that it is called as the others are."""
+
+    def forward(self, x, training):
+        xp = array_module(x)
+        return super().forward(x, training, xp.asarray(np.array([[0.2, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 0.0]])))
+
+
 LAYERS = {
+    "ConditionalInstanceNorm": lambda xp: Mixed(4, 3, relu=True, **made(xp)),
+    "UpsampleBilinear": lambda xp: UpsampleBilinear(),
     "Conv": lambda xp: Conv(3, 4, 3, stride=2, pad=1, **drawn(xp)),
     "Conv with bias": lambda xp: Conv(3, 4, 5, pad=2, bias=True, **drawn(xp)),
     "ConvTranspose": lambda xp: ConvTranspose(3, 4, **drawn(xp)),
@@ -237,3 +249,26 @@ def test_residual_by_hand(xp):
     dx = block.backward(dy)
     assert_close(y, to_numpy(x)[:, 2:-2, 2:-2], 0)
     assert_close(dx, np.pad(to_numpy(dy), ((0, 0), (2, 2), (2, 2), (0, 0))), 0)
+
+
+def test_a_frozen_layer_has_the_same_dx_and_no_gradients(xp):
+    """Two convolutions about a norm, the norm alone learning: nothing else has a gradient, and what it has is the same."""
+    wanted = None
+    for frozen in (False, True):
+        layers = {"a": Conv(3, 4, 3, **drawn(xp)), "norm": InstanceNorm(4, True, **made(xp)), "b": Conv(4, 2, 3, **drawn(xp))}
+        net = start(Sequential(layers))
+        layers["a"].frozen = layers["b"].frozen = frozen
+        _, _, dx = run(xp, net)
+        gradients = net.gradients()
+        if not frozen:
+            wanted = dx, gradients
+            continue
+        assert list(gradients) == list(net.learnt()) == ["norm.gamma", "norm.beta"]
+        assert len(net.parameters()) == 4
+        assert np.array_equal(to_numpy(dx), to_numpy(wanted[0]))
+        for name, gradient in gradients.items():
+            assert np.array_equal(to_numpy(gradient), to_numpy(wanted[1][name]))
+        y = net.forward(image(xp), True)
+        net.backward(xp.ones(y.shape), input_gradient=False)
+        assert list(net.gradients()) == list(gradients)
+        assert layers["a"]._cache is not None  # the walk ended at the norm: below it nothing is learnt

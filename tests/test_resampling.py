@@ -1,14 +1,16 @@
-"""Nearest-neighbour and bicubic enlargement."""
+"""Nearest-neighbour, bilinear and bicubic enlargement."""
 
 import numpy as np
 import pytest
-from cases import Case, photos, refuses, row
+from cases import Case, assert_close, on, one_row_blocks, photos, refuses, row
 from PIL import Image
 
 from tinynst import ops
 from tinynst.device import asarray, to_numpy
 
 CASES = [Case("upsample_nearest", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
+BILINEAR = [Case("upsample_bilinear", {"x": shape}, {}, ("x",)) for shape in ((2, 5, 7, 3), (1, 1, 2, 3), (3, 2, 1, 4))]
+CASES += BILINEAR
 CASES += [Case("upsample_bicubic", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
 CASES += [Case("upsample_bicubic", {"x": (2, 1, 2, 3)}, {"scale": 4}, ("x",))]  # fewer pixels than the kernel has
 
@@ -45,3 +47,29 @@ def test_bicubic_keeps_a_grey_plane_and_a_ramp(xp):
     for flat, expected in ((np.full((1, 9, 6, 1), 7.0), np.full(36, 7.0)), (ramp, (np.arange(36) + 0.5) / 4 - 0.5)):
         y, _ = ops.upsample_bicubic(asarray(flat, xp), 4)
         assert np.abs(to_numpy(y)[0, 8:28, :, 0] - expected[8:28, None]).max() < 1e-12
+
+
+def test_bilinear_is_pillows(xp):
+    image = photos(1, 11, 14, 1, dtype=np.float32)
+    y, _ = ops.upsample_bilinear(asarray(image, xp))
+    pillow = Image.fromarray(image[0, :, :, 0]).resize((28, 22), Image.Resampling.BILINEAR)
+    assert np.abs(to_numpy(y)[0, :, :, 0] - np.asarray(pillow)).max() < 1e-3
+
+
+def test_bilinear_in_many_blocks(xp, monkeypatch):
+    case = BILINEAR[0]
+    y, gradients = case.run(on(xp, case.draw()), asarray(case.dy, xp))
+    one_row_blocks(monkeypatch)
+    y_cut, gradients_cut = case.run(on(xp, case.draw()), asarray(case.dy, xp))
+    assert_close(y_cut, y, 1e-14)
+    assert_close(gradients_cut["x"], gradients["x"], 1e-14)
+
+
+def test_bilinear_holds_less_of_the_period_of_two():
+    """Of noise enlarged: the energy near the highest frequency, over all of it, is a third of nearest neighbour's or less."""
+    x = np.random.default_rng(0).standard_normal((1, 1, 512, 1))
+    shares = []
+    for upsample in (ops.upsample_nearest, ops.upsample_bilinear):
+        energy = np.abs(np.fft.rfft(upsample(x)[0][0, 0, :, 0])) ** 2
+        shares.append(energy[-100:].sum() / energy.sum())
+    assert shares[1] < shares[0] / 3

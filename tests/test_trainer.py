@@ -27,6 +27,8 @@ class Line:
     def parameters(self):
         return self.p
 
+    learnt = parameters
+
     def gradients(self):
         return self.g
 
@@ -38,7 +40,7 @@ class LineTask:
     """Learn y = 3x - 1; batch k depends on k alone."""
 
     def __init__(self, spoil_at=None, stop_at=None):
-        self.net, self.seen, self.spoil_at, self.stop_at = Line(), [], spoil_at, stop_at
+        self.net, self.rates, self.seen, self.spoil_at, self.stop_at = Line(), {}, [], spoil_at, stop_at
 
     @contextlib.contextmanager
     def batches(self, start):

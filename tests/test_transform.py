@@ -190,7 +190,7 @@ def test_load_refuses_other_weights():
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"norm": "layer"}, "norm"), ({"upsample": "bilinear"}, "upsample"), ({"width": 0}, "width")]
+    ("options", "named"), [({"norm": "layer"}, "norm"), ({"upsample": "bicubic"}, "upsample"), ({"width": 0}, "width")]
 )
 def test_wrong_options_are_named(options, named):
     refuses(ValueError, named, lambda: style_net(**options))
@@ -199,6 +199,153 @@ def test_wrong_options_are_named(options, named):
 @pytest.mark.parametrize("shape", [(8, 8, 3), (1, 8, 8, 4), (1, 8, 8, 1), (1, 0, 8, 3)])
 def test_wrong_images_are_named(shape):
     refuses(ValueError, "images", lambda: style_net(width=1).forward(np.zeros(shape, np.float32)))
+
+
+# --- several styles, and the other ways to pad and to enlarge ---
+
+
+def gallery(xp=np, padding="each", names=("waves", "dots", "identity"), seed=2):
+    """A small net of three styles whose rows differ."""
+    net = style_net(upsample="bilinear", width=2, styles=names, padding=padding, xp=xp, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    for array in net.parameters().values():
+        if array.ndim == 2:
+            array += asarray(rng.uniform(-0.5, 0.5, array.shape), xp)
+    return net
+
+
+@pytest.mark.parametrize("padding", ["outer", "each"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (17, 30)], ids=str)
+def test_the_size_comes_back_with_each_padding(padding, size):
+    net, images = gallery(padding=padding), photos(2, *size, 3)
+    y = net.forward(images, training=True, style="dots")
+    assert y.shape == images.shape and np.isfinite(y).all()
+    dx = net.backward(np.ones_like(y))
+    assert dx.shape == images.shape and np.isfinite(dx).all()
+
+
+def test_one_style_is_todays_net_and_several_differ_in_their_norms_alone():
+    assert style_net(styles=1, width=2).styles == ()
+    plain, several = style_net(width=2).parameters(), style_net(width=2, styles=3).parameters()
+    assert list(plain) == list(several)
+    for name, p in plain.items():
+        if name.endswith(("gamma", "beta")):
+            assert several[name].shape == (3, *p.shape)
+        else:
+            assert np.array_equal(several[name], p)
+    assert style_net(width=2, styles=2).styles == ("style1", "style2")
+
+
+@pytest.mark.parametrize("padding", ["outer", "each"])
+def test_a_row_is_the_net_of_one_style_with_its_numbers(padding):
+    net, images = gallery(padding=padding), photos(2, 9, 6, 3)
+    for row, name in enumerate(net.styles):
+        one = style_net(upsample="bilinear", width=2, padding=padding, dtype=np.float64)
+        one.load({key: p[row] if p.ndim == 2 else p for key, p in net.parameters().items()})
+        expected = one.forward(images)
+        for style in (row, name, {name: 3.0}):
+            assert np.abs(net.forward(images, style=style) - expected).max() < 1e-10
+    assert np.array_equal(net.forward(images), net.forward(images, style="waves"))  # its first, where it is not told
+    net.style = net.mixture("dots")
+    assert np.array_equal(net.forward(images), net.forward(images, style=1))
+
+
+def test_a_mixture_mixes_the_rows_and_each_image_may_have_its_own():
+    net, images = gallery(), photos(2, 9, 6, 3)
+    half = style_net(upsample="bilinear", width=2, padding="each", dtype=np.float64)
+    half.load({key: p[:2].mean(axis=0) if p.ndim == 2 else p for key, p in net.parameters().items()})
+    assert np.abs(net.forward(images, style={"waves": 2, "dots": 2}) - half.forward(images)).max() < 1e-10
+    both = net.forward(images, style=np.array([[1.0, 0, 0], [0, 0, 1.0]]))
+    for k, name in enumerate(("waves", "identity")):
+        assert np.abs(both[k] - net.forward(images[k : k + 1], style=name)[0]).max() < 1e-10
+
+
+@pytest.mark.parametrize("style", ["stars", 3, -1, {"waves": -1.0}, {"waves": float("nan")}, {"waves": 0.0}, 0.5])
+def test_wrong_styles_are_named(style):
+    with pytest.raises(ValueError, match=r"style|share"):
+        gallery().forward(photos(1, 8, 8, 3), style=style)
+
+
+def test_a_net_of_one_style_takes_none():
+    with pytest.raises(ValueError, match="one style only"):
+        style_net(width=1).forward(photos(1, 8, 8, 3, dtype=np.float32), style="waves")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"padding": "zero"}, "padding"),
+        ({"styles": 0}, "styles"),
+        ({"styles": ["a", "a"]}, "styles"),
+        ({"styles": 2, "norm": "batch"}, "norm"),
+    ],
+)
+def test_wrong_options_of_many_styles_are_named(options, named):
+    refuses(ValueError, named, lambda: style_net(**options))
+
+
+@pytest.mark.parametrize("padding", ["outer", "each"])
+def test_gradients_of_the_whole_with_a_style_for_each_image(padding):
+    net, images = gallery(padding=padding), photos(2, 6, 5, 3)
+    mix = np.array([[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
+    rng = np.random.default_rng(0)
+    dy = rng.standard_normal(images.shape)
+    net.forward(images, training=True, style=mix)
+    dx = net.backward(dy)
+    gradients, parameters = net.gradients(), net.parameters()
+    assert list(gradients) == list(parameters)
+
+    def along(name):
+        def loss(value):
+            parameters[name][...] = value
+            return float((net.forward(images, style=mix) * dy).sum())
+
+        return loss
+
+    for name in (
+        "conv1.w",
+        "conv2_norm.gamma",
+        "residual3.norm1.beta",
+        "residual4.conv1.w",
+        "up1.w",
+        "up2_norm.gamma",
+        "out.w",
+    ):
+        at, g = parameters[name].copy(), gradients[name]
+        direction = rng.standard_normal(at.shape)
+        change = slope(along(name), at, direction / np.linalg.norm(direction), 1e-6)
+        along(name)(at)
+        assert abs((g * direction).sum() / np.linalg.norm(direction) - change) <= 2e-6 * np.linalg.norm(g) + 1e-8, name
+    direction = rng.standard_normal(images.shape)
+    change = slope(lambda x: float((net.forward(x, style=mix) * dy).sum()), images, direction, 1e-5)
+    assert abs((dx * direction).sum() - change) <= 2e-6 * np.linalg.norm(dx)
+
+
+def test_norms_alone_can_be_learnt():
+    net, images = gallery(), photos(1, 6, 5, 3)
+    net.forward(images, training=True, style="dots")
+    dx = net.backward(np.ones_like(images))
+    everything = net.gradients()
+    net.learn_norms_only()
+    net.forward(images, training=True, style="dots")
+    assert np.array_equal(net.backward(np.ones_like(images)), dx)
+    assert list(net.gradients()) == list(net.learnt()) == [n for n in everything if n.endswith(("gamma", "beta"))]
+    for name, gradient in net.gradients().items():
+        assert np.array_equal(gradient, everything[name])
+        assert not gradient[0].any() and gradient[1].any() and not gradient[2].any()  # of the style in use alone
+
+
+@pytest.mark.parametrize("xp", ["strict", pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True)
+def test_many_styles_on_a_gpu(xp):
+    images, dy = photos(2, 6, 5, 3), np.random.default_rng(0).standard_normal((2, 6, 5, 3))
+    results = []
+    for module in (np, xp):
+        net = gallery(module, "outer")  # with "each" some shifts are taken out again by the next norm: gradients of zero
+        y = net.forward(asarray(images, module), training=True, style={"waves": 1, "identity": 2})
+        dx = net.backward(asarray(dy, module))
+        results.append({name: to_numpy(array) for name, array in {"y": y, "dx": dx, **net.gradients()}.items()})
+    for name, expected in results[0].items():
+        assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max(), name
 
 
 # --- super-resolution -------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 A layer has `forward(x, training)`, `backward(dy, input_gradient=True)`, and three dicts of arrays: `parameters()`, learnt;
 `gradients()`, the same keys, after a backward pass; `buffers()`, kept but not learnt (batch norm's running statistics). In
 training, forward keeps what backward needs and backward uses it up; otherwise nothing is kept, and memory stays small.
+A `conditional` layer's forward takes a mixture of styles too. A `frozen` layer has parameters that are not learnt: it makes no
+gradients by them.
 """
 
 import numpy as np
@@ -12,6 +14,9 @@ from . import ops, parallel
 
 class Layer:
     """What all layers share; a layer without parameters only says what its operation is."""
+
+    conditional = False
+    frozen = False
 
     def __init__(self):
         self._parameters, self._gradients, self._buffers, self._cache = {}, {}, {}, None
@@ -24,6 +29,17 @@ class Layer:
 
     def buffers(self):
         return dict(self._buffers)
+
+    def learnt(self):
+        """The parameters that are learnt: those that backward leaves gradients for."""
+        return {} if self.frozen else self.parameters()
+
+    def leaves(self):
+        """The layers that this one is made of, down to single operations."""
+        return [self]
+
+    def _needed(self, input_gradient):
+        return ("x",) * input_gradient + ("w",) * (not self.frozen)
 
     def _keep(self, cache, training):
         self._cache = cache if training else None
@@ -57,8 +73,8 @@ class Conv(Layer):
         return y
 
     def backward(self, dy, input_gradient=True):
-        dx, dw, db = ops.conv2d_backward(dy, self._take(), need=("x", "w") if input_gradient else ("w",))
-        self._gradients = {"w": dw} if db is None else {"w": dw, "b": db}
+        dx, dw, db = ops.conv2d_backward(dy, self._take(), need=self._needed(input_gradient))
+        self._gradients = {} if self.frozen else {"w": dw} if db is None else {"w": dw, "b": db}
         return dx
 
 
@@ -75,8 +91,8 @@ class ConvTranspose(Layer):
         return y
 
     def backward(self, dy, input_gradient=True):
-        dx, dw, _ = ops.conv_transpose2d_backward(dy, self._take(), need=("x", "w") if input_gradient else ("w",))
-        self._gradients = {"w": dw}
+        dx, dw, _ = ops.conv_transpose2d_backward(dy, self._take(), need=self._needed(input_gradient))
+        self._gradients = {} if self.frozen else {"w": dw}
         return dx
 
 
@@ -95,6 +111,28 @@ class InstanceNorm(Layer):
 
     def backward(self, dy, input_gradient=True):
         dx, dgamma, dbeta = ops.instance_norm_backward(dy, self._take())
+        self._gradients = {"gamma": dgamma, "beta": dbeta}
+        return dx
+
+
+class ConditionalInstanceNorm(Layer):
+    """ops.conditional_instance_norm, a row of gamma and beta for each of `styles`, then ReLU where `relu`."""
+
+    conditional = True
+
+    def __init__(self, styles, channels, relu=False, *, xp=np, dtype=np.float32):
+        super().__init__()
+        self.relu = relu
+        self._parameters = {"gamma": xp.ones((styles, channels), dtype), "beta": xp.zeros((styles, channels), dtype)}
+
+    def forward(self, x, training, mix):
+        """mix (N, styles): how much of each style each image gets."""
+        y, cache = ops.conditional_instance_norm(x, **self._parameters, mix=mix, relu=self.relu)
+        self._keep(cache, training)
+        return y
+
+    def backward(self, dy, input_gradient=True):
+        dx, dgamma, dbeta, _ = ops.conditional_instance_norm_backward(dy, self._take())
         self._gradients = {"gamma": dgamma, "beta": dbeta}
         return dx
 
@@ -149,6 +187,13 @@ class Upsample(_Plain):
         super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale)
 
 
+class UpsampleBilinear(_Plain):
+    """ops.upsample_bilinear, to twice the size."""
+
+    def __init__(self):
+        super().__init__(ops.upsample_bilinear, ops.upsample_bilinear_backward)
+
+
 class ReLU(_Plain):
     """ops.relu, for nets without norm: where there is one it is part of it."""
 
@@ -170,15 +215,19 @@ class Sequential(Layer):
         super().__init__()
         self.layers = layers
 
-    def forward(self, x, training):
+    @property
+    def conditional(self):
+        return any(layer.conditional for layer in self.layers.values())
+
+    def forward(self, x, training, mix=None):
         for layer in self.layers.values():
-            x = layer.forward(x, training)
+            x = layer.forward(x, training, mix) if layer.conditional else layer.forward(x, training)
         return x
 
     def backward(self, dy, input_gradient=True):
-        """Without `input_gradient` the walk ends at the first layer that has parameters: below it nothing is learnt."""
+        """Without `input_gradient` the walk ends at the first layer that learns something: below it nothing is learnt."""
         names = list(self.layers)
-        last = 0 if input_gradient else next((k for k, name in enumerate(names) if self.layers[name].parameters()), len(names))
+        last = 0 if input_gradient else next((k for k, name in enumerate(names) if self.layers[name].learnt()), len(names))
         for k in range(len(names) - 1, last - 1, -1):
             dy = self.layers[names[k]].backward(dy, input_gradient or k > last)
         return dy
@@ -186,8 +235,14 @@ class Sequential(Layer):
     def _collect(self, what):
         return {f"{n}.{key}": array for n, layer in self.layers.items() for key, array in getattr(layer, what)().items()}
 
+    def leaves(self):
+        return [leaf for layer in self.layers.values() for leaf in layer.leaves()]
+
     def parameters(self):
         return self._collect("parameters")
+
+    def learnt(self):
+        return self._collect("learnt")
 
     def gradients(self):
         return self._collect("gradients")
@@ -207,8 +262,8 @@ class Residual(Sequential):
     def _inner(self, x):
         return x[:, self.crop : x.shape[1] - self.crop, self.crop : x.shape[2] - self.crop]
 
-    def forward(self, x, training):
-        return parallel.add(super().forward(x, training), self._inner(x))
+    def forward(self, x, training, mix=None):
+        return parallel.add(super().forward(x, training, mix), self._inner(x))
 
     def backward(self, dy, input_gradient=True):
         dx = super().backward(dy, input_gradient)

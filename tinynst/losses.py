@@ -118,6 +118,15 @@ class StyleObjective:
         """The content features of `images` (N, H, W, 3): nothing is kept for a gradient, for none is wanted."""
         return self.vgg.forward(images, tuple(self.content), training=False) if self.content else {}
 
+    def value(self, y, targets):
+        """The total for images y, without a gradient."""
+        features = self.vgg.forward(y, tuple({**self.content, **self.style}), training=False)
+        total = sum(feature_loss(features[name], targets[name], weight)[0] for name, weight in self.content.items())
+        for name, weight in self.style.items():
+            gram = ops.gram_matrix(features[name])[0] - self.grams[name]
+            total += weight / gram.shape[1] ** 2 * float((gram * gram).sum()) / len(gram)
+        return total + (self.tv * tv_loss(y)[0] if self.tv else 0.0)
+
     def __call__(self, y, targets):
         """Return ({"content", "style", "tv", "total": weighted float}, gradient by y) for images y (N, H, W, 3), 0..255."""
         layers = tuple({**self.content, **self.style})

@@ -16,13 +16,14 @@ class Adam:
         v = b2*v + (1 - b2)*g^2         and of its square
         p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t): they started at zero
 
-    Each number moves by about lr, however large its gradient is.
+    Each number moves by about lr, however large its gradient is. `rates` {name: share} gives some parameters less of it.
     """
 
-    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, rates=None):
         if not lr >= 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}")
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
+        self.rates = dict(rates or {})
         flat = _flat(self.parameters)  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
         self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
@@ -49,6 +50,8 @@ class Adam:
 
         parallel.run(job, parallel.blocks(xp, 1, flat.size, 6 * flat.itemsize))
         for name, change in _parts(flat, self.parameters).items():
+            if name in self.rates:
+                change *= self.rates[name]
             self.parameters[name] -= change
 
     def state(self):

@@ -30,7 +30,7 @@ def add_run_options(parser, name):
     )
     add("--out", metavar="FOLDER", help=f"where the results go (default: runs/{name}, a new folder)")
     add("--resume", action="store_true", help="go on with the run in --out, with the settings it was started with")
-    add("--init", metavar="NAME|FILE.h5", help="start from these weights, not from random ones")
+    add("--init", metavar="NAME|FILE.h5|none", help="start from these weights; none: from random ones")
     add("--samples", metavar="IMAGE", nargs="+", help="test photos (default: three that ship)")
     add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
 
@@ -84,19 +84,19 @@ def settings(parser, arguments, short_run, complete, check):
     """The settings of this run and, when it is resumed, its checkpoint.
 
     short_run: the options of a run without any argument
-    complete:  takes the options and whether any was given, and fills in what has no default in the parser
+    complete:  takes the options and the dict of those that were given, and fills in what has no default in the parser
     check:     takes the settings and returns them, spelt out; raises UserError for those that cannot work
     """
     options, explicit = vars(parser.parse_args(arguments)), given(parser, arguments)
     for name, value in explicit.items():
-        if value == "":
+        if value == "" or (isinstance(value, list) and "" in value):
             raise UserError(f"--{name.replace('_', '-')} is empty")
     found = None
     if options["resume"]:
         if not options["out"]:
             raise UserError("--resume needs --out, the folder of the run to go on with")
         found = checkpoint.load(Path(options["out"]) / "checkpoint.h5")
-        if not found[1]["settings"].keys() <= {*options, "inputs"}:
+        if not found[1]["settings"].keys() <= {*options, "inputs", "styles"}:
             raise UserError(
                 f"the run in {options['out']} was not started by {parser.prog}: go on with it by the command that did"
             )
@@ -108,7 +108,7 @@ def settings(parser, arguments, short_run, complete, check):
         options = {**started, **{name: explicit[name] for name in FREE_ON_RESUME if name in explicit}}
     elif not explicit:
         options.update(short_run)
-    return check(complete(options, bool(explicit))), found
+    return check(complete(options, explicit)), found
 
 
 def fresh_folder(name):
@@ -119,12 +119,12 @@ def fresh_folder(name):
     return str(folder)
 
 
-def absolute(s, kind):
-    """Paths that still lead there when the run is resumed from another folder; --init is a name or file of that `kind`."""
-    s = {**s, **{name: str(Path(s[name]).absolute()) for name in ("style", "content", "vgg") if s.get(name)}}
-    s["samples"] = [str(path.absolute()) for path in images.find(s["samples"])]
-    if s["init"] and not s["resume"]:
-        s["init"] = str(weights.find(s["init"], kind).absolute())
+def absolute(s):
+    """Paths that still lead there when the run is resumed from another folder."""
+    s = {**s, **{name: str(Path(s[name]).absolute()) for name in ("content", "vgg") if s.get(name)}}
+    s["init"] = s["init"] if s["init"] in (None, "none") else str(Path(s["init"]).absolute())
+    for name in {"style", "samples"} & s.keys():
+        s[name] = [str(path.absolute()) for path in images.find(s[name])]
     return s
 
 
@@ -139,11 +139,16 @@ def check_folder(s, resumed):
         raise UserError(f"--out {out} lies inside --content {s['content']}: its pictures would be trained on; choose another")
 
 
-def start_from(net, path, options):
-    """Load the weights of --init into `net`; `options` names those that must fit."""
-    arrays, _ = weights.load(path)
+def read_init(path):
+    """The arrays of the weights of --init, and what they say of themselves. Raises UserError where they are not finite."""
+    arrays, about = weights.load(path)
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"--init {path} holds numbers that are not finite: that training diverged")
+    return arrays, about
+
+
+def load_init(net, arrays, path, options):
+    """Load the arrays of --init `path` into `net`; `options` names those that must fit."""
     try:
         net.load(arrays)
     except ValueError as error:
@@ -153,7 +158,8 @@ def start_from(net, path, options):
 def given_away(s):
     """The settings as they go into weights: what was learnt from what, without folders, and not where and how it ran."""
     s = {k: v for k, v in s.items() if k not in ("out", "resume", "samples", "every", "device", "inputs")}
-    return s | {k: Path(s[k]).name for k in ("style", "content", "init", "vgg") if s.get(k)}
+    s |= {"style": [Path(path).name for path in s["style"]]} if "style" in s else {}
+    return s | {k: Path(s[k]).name for k in ("content", "init", "vgg") if s.get(k)}
 
 
 def train(task, s, found, title, command, use):
@@ -161,7 +167,7 @@ def train(task, s, found, title, command, use):
     inputs = task.inputs()
     for name, value in s.setdefault("inputs", inputs).items():
         if value != inputs[name]:
-            where = s["style"] if name == "painting" else s["content"]
+            where = ", ".join(s["style"]) if name == "painting" else s["content"]
             raise UserError(
                 f"{where} has changed since the run was started ({name}: {str(value)[:8]}, now {str(inputs[name])[:8]})"
             )

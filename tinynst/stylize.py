@@ -9,29 +9,42 @@ import functools
 
 import numpy as np
 
-from . import device, images, jobs, weights
+from . import device, images, jobs, styles, weights
 from .cli import Parser, UserError, run
 from .networks import style_net
+from .styles import IDENTITY
 
 SETTINGS = ("norm", "upsample", "width")  # what style_net must know to build the net that the weights belong to
+LATER = ("padding",)  # recorded since nets may differ in it
 
 
 # --- library ----------------------------------------------------------------------------------------------------------
 
 
 def load_style(name_or_path, xp=np):
-    """The trained TransformNet of a style, on the device of `xp`: a name that ships, or the path of a .h5 file.
+    """The trained TransformNet of a style, on the device of `xp`: a name that ships, the path of a .h5 file, or a mixture
+    "starry_night:0.6 great_wave:0.4" (see `styles.resolve`), which the net's `style` then is.
 
     Raises UserError, naming the file, where there is none, where it holds anything but a style, and where its settings
     or arrays do not make a net.
     """
-    return weights.load_net(name_or_path, "style", functools.partial(style_net, xp=xp), SETTINGS)[0]
+    path, mix = styles.resolve(name_or_path)
+    rows = styles.names(weights.read_about(path))
+    make = functools.partial(style_net, xp=xp, styles=rows or 1)
+    net, _ = weights.load_net(path, "style", make, SETTINGS, LATER)
+    if mix and rows:
+        try:
+            net.style = net.mixture(mix)
+        except ValueError as error:
+            raise UserError(f"--style {name_or_path}: {error}") from None
+    return net
 
 
 def stylize(net, image, strength=1.0, preserve_color=False):
     """Paint `image` (H, W, 3), RGB, 0..255, any H and W from 1 on, with a style net: (H, W, 3) float32 NumPy, 0..255.
 
-    strength: from 0, the photo, to 1, the full style; between them the two are blended pixel by pixel
+    strength: from 0, the photo, to 1, the full style; between them a net that knows the photo as a style of its own is asked
+        for a mixture of the two, so that brush strokes grow out of the photo; of other nets the two pictures are blended
     preserve_color: take only the brightness from the style, and the colours from the photo
 
     The image may be float or uint8, NumPy or CuPy; the net runs where its parameters are, on the whole image at once.
@@ -43,11 +56,13 @@ def stylize(net, image, strength=1.0, preserve_color=False):
         raise ValueError(f"strength must be from 0 to 1, not {strength}")
     xp = device.array_module(*net.parameters().values())
     photo = device.to_numpy(image).astype(np.float32)
-    painted = device.to_numpy(net.forward(device.asarray(photo[None], xp)))[0].clip(0, 255)
+    mix, blend = net.style, np.float32(strength)
+    if IDENTITY in net.styles and strength > 0:
+        mix, blend = strength * mix + (1 - strength) * net.mixture(IDENTITY), np.float32(1)
+    painted = device.to_numpy(net.forward(device.asarray(photo[None], xp), style=mix))[0].clip(0, 255)
     if preserve_color:
         painted = images.preserve_color(painted, photo)
-    strength = np.float32(strength)
-    return strength * painted + (1 - strength) * photo
+    return blend * painted + (1 - blend) * photo
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -71,10 +86,10 @@ class _ListStyles(argparse.Action):
     """--list-styles: print and exit, as --help does, so that no other argument is asked for."""
 
     def __call__(self, parser, *_):
-        names = weights.shipped("style")
-        for name in names:
-            print(f"{name:20} {weights.read_about(weights.find(name)).get('summary', 'no description')}")
-        if not names:
+        shipped = styles.shipped()
+        for name, record in shipped.items():
+            print(f"{name:24} {styles.described(record)}")
+        if not shipped:
             print("no styles ship with this copy: train one (tinynst train --help), and give its file: --style FILE.h5")
         parser.exit()
 
@@ -92,7 +107,13 @@ def _parser():
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE|FOLDER", help="photos; of a folder all images, in folders below too"
     )
-    parser.add_argument("--style", metavar="NAME|FILE.h5", help="a style that ships, or weights from training", **required)
+    parser.add_argument(
+        "--style",
+        metavar="NAME|FILE.h5",
+        help='a style that ships, weights from training, or a mixture, as "starry_night:0.6 great_wave:0.4"; of a file of '
+        "many styles FILE.h5:NAME",
+        **required,
+    )
     parser.add_argument(
         "-o",
         "--out",

@@ -30,12 +30,14 @@ class SuperResolutionTask:
 
     def __init__(self, settings, xp):
         self.settings, self.xp, self.factor = settings, xp, settings["factor"]
+        self.rates = {}  # every parameter gets the whole of --lr
         self.photos = [self._middle(images.load(path)) for path in settings["samples"]]
         self.dataset = dataset.open_dataset(settings["content"], side=2 * settings["image_size"])
         net_options = {name: settings[name] for name in ("factor", "norm", "upsample", "residual", "width")}
         self.net = super_resolution_net(**net_options, seed=settings["seed"], xp=xp)
-        if settings["init"] and not settings["resume"]:
-            runs.start_from(self.net, settings["init"], "--factor, --norm, --upsample and --width")
+        if settings["init"] != "none" and not settings["resume"]:
+            arrays, _ = runs.read_init(settings["init"])
+            runs.load_init(self.net, arrays, settings["init"], "--factor, --norm, --upsample and --width")
         layers = {name: 1.0 for name in settings["feature_layers"]}
         vgg = VGG16.load(settings["vgg"], xp) if layers else None
         self.features = StyleObjective(vgg, None, layers, {}, settings["tv_weight"])
@@ -176,7 +178,10 @@ def _complete(s, explicit):
     s["samples"] = s["samples"] or [PHOTOS / name for name in TEST_PHOTOS]
     name = f"superres-x{s['factor']}-{s['loss']}"
     s["out"] = s["out"] or runs.fresh_folder(name if explicit else f"{name}-short")
-    return runs.absolute(s, "superres")
+    s["init"] = s["init"] or "none"
+    if s["init"] != "none" and not s["resume"]:
+        s["init"] = str(weights.find(s["init"], "superres"))
+    return runs.absolute(s)
 
 
 def main(arguments=None):

@@ -2,7 +2,8 @@
 
 A task says what is learnt from what; the trainer knows nothing about pictures. A task has
 
-    net                     parameters(), gradients(), buffers(): dicts of arrays
+    net                     parameters(), learnt(), gradients(), buffers(): dicts of arrays
+    rates                   {parameter: share of the learning rate that it gets}, where that is not all of it
     batches(start)          a context manager that iterates over batches from number `start` on; batch k depends on k alone
     step(batch)             forward and backward; returns {term: float, ..., "total": float}, the gradients are left in `net`
     sheet()                 a picture (H, W, 3) of what the net can do so far
@@ -126,7 +127,7 @@ class Trainer(Loop):
     def __init__(self, task, out, iterations, schedule, every, settings):
         super().__init__(out, iterations, every)
         self.task, self.schedule, self.settings = task, schedule, settings
-        self.adam = Adam(task.net.parameters(), schedule["lr"])
+        self.adam = Adam(task.net.learnt(), schedule["lr"], rates=task.rates)
 
     def batches(self):
         return self.task.batches(self.iteration)

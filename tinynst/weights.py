@@ -169,10 +169,11 @@ def load(path):
     return arrays, about
 
 
-def load_net(name_or_path, kind, make, options):
+def load_net(name_or_path, kind, make, options, later=()):
     """The net that the weights of this `kind` belong to: (net, about).
 
-    make: builds the net from its `options`, (name, ...), which the weights record among their settings
+    make: builds the net from its `options`, (name, ...), which the weights record among their settings; those of `later` only
+        where they were recorded
     Raises UserError, naming the file, where there is none, where it holds another kind, and where its settings or arrays do
     not make a net.
     """
@@ -184,7 +185,7 @@ def load_net(name_or_path, kind, make, options):
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"{path} holds numbers that are not finite: the training diverged, or the file is damaged")
     try:
-        net = make(**{name: settings[name] for name in options})
+        net = make(**{name: settings[name] for name in (*options, *later) if name in settings})
         net.load(arrays)
     except (TypeError, ValueError, MemoryError) as error:
         raise UserError(f"{path} does not make a {kind} net: {error}") from error
@@ -415,7 +416,13 @@ def _list():
 def _print_facts(facts, indent=""):
     for key, value in facts.items():
         title = f"{indent}{str(key).replace('_', ' ')}"
-        if isinstance(value, dict):
+        if key == "thumbnail":
+            continue
+        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            for each in value:
+                print(f"{title}: {each.get('name', '')}")
+                _print_facts({k: v for k, v in each.items() if k != "name"}, indent + "  ")
+        elif isinstance(value, dict):
             print(title)
             _print_facts(value, indent + "  ")
         else:

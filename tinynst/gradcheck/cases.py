@@ -25,6 +25,7 @@ class Case:
 # name, shapes of the arrays, options. N=2, H=5, W=7, C=3, O=4 unless a branch needs other sizes.
 IMAGE = (2, 5, 7, 3)
 NORM = {"x": IMAGE, "gamma": (3,), "beta": (3,)}
+ROWS = {"x": IMAGE, "gamma": (4, 3), "beta": (4, 3), "mix": (2, 4)}
 STATISTICS = {**NORM, "running_mean": (3,), "running_var": (3,)}
 OPERATIONS = [
     ("conv2d", {"x": IMAGE, "w": (3, 3, 3, 4), "b": (4,)}, {}),
@@ -48,6 +49,8 @@ OPERATIONS = [
     ("batch_norm", STATISTICS, {"relu": True}),
     ("instance_norm", NORM, {}),
     ("instance_norm", NORM, {"relu": True}),
+    ("conditional_instance_norm", ROWS, {}),
+    ("conditional_instance_norm", ROWS, {"relu": True}),
     ("reflect_pad2d", {"x": IMAGE}, {"pad": 2}),
     ("reflect_pad2d", {"x": (2, 2, 3, 3)}, {"pad": 5}),  # there and back more than once
     ("center_crop", {"x": IMAGE}, {"crop": 2}),
@@ -55,6 +58,7 @@ OPERATIONS = [
     ("max_pool2d", {"x": (2, 7, 8, 3)}, {"size": 3}),
     ("upsample_nearest", {"x": IMAGE}, {}),
     ("upsample_nearest", {"x": IMAGE}, {"scale": 3}),
+    ("upsample_bilinear", {"x": IMAGE}, {}),
     ("upsample_bicubic", {"x": IMAGE}, {}),
     ("upsample_bicubic", {"x": IMAGE}, {"scale": 3}),
     ("relu", {"x": IMAGE}, {}),

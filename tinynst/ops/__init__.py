@@ -15,7 +15,14 @@ from .batch_norm import batch_norm, batch_norm_backward, batch_norm_naive
 from .conv import conv2d, conv2d_backward, conv2d_naive
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward, conv_transpose2d_naive
 from .gram import gram_matrix, gram_matrix_backward, gram_matrix_naive
-from .instance_norm import instance_norm, instance_norm_backward, instance_norm_naive
+from .instance_norm import (
+    conditional_instance_norm,
+    conditional_instance_norm_backward,
+    conditional_instance_norm_naive,
+    instance_norm,
+    instance_norm_backward,
+    instance_norm_naive,
+)
 from .padding import (
     center_crop,
     center_crop_backward,
@@ -29,6 +36,9 @@ from .resampling import (
     upsample_bicubic,
     upsample_bicubic_backward,
     upsample_bicubic_naive,
+    upsample_bilinear,
+    upsample_bilinear_backward,
+    upsample_bilinear_naive,
     upsample_nearest,
     upsample_nearest_backward,
     upsample_nearest_naive,
