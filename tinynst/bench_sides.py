@@ -71,8 +71,8 @@ class _Task(StyleTask):
     """What tinynst.train calls at every iteration, without its folder of photos."""
 
     def __init__(self, width, xp):
-        self.xp, self.net = xp, style_net(width=width, xp=xp)
-        self.objective = losses.StyleObjective(VGG16.load(xp=xp), xp.asarray(_painting()), CONTENT, STYLE, TV)
+        self.xp, self.net, self.vgg = xp, style_net(width=width, xp=xp), VGG16.load(xp=xp)
+        self.objectives = {0: losses.StyleObjective(self.vgg, xp.asarray(_painting()), CONTENT, STYLE, TV)}
 
 
 def _ours(job):
@@ -90,7 +90,7 @@ def _ours(job):
         layers = _timed_layers(task, adam, xp) if job.get("layers") else None
 
         def step():
-            terms = task.step(photos)
+            terms = task.step((0, photos))
             adam.step(task.net.gradients())
             return list(terms.values())
     elif job["what"] == "stylize":
@@ -128,7 +128,7 @@ def _timed_layers(task, adam, xp):
 
     for name, layer in leaves(task.net.layers).items():
         layer.forward, layer.backward = timed(layer.forward, name), timed(layer.backward, name, 1)
-    conv_of = {id(w): f"vgg {name}" for name, (w, _) in task.objective.vgg.weights.items()}  # VGG calls operations, not layers
+    conv_of = {id(w): f"vgg {name}" for name, (w, _) in task.vgg.weights.items()}  # VGG calls operations, not layers
     vgg.ops = SimpleNamespace(
         conv2d=timed(ops.conv2d, lambda x, w, *_: conv_of[id(w)]),
         conv2d_backward=timed(ops.conv2d_backward, lambda dy, cache: conv_of[id(cache[1])], 1),
