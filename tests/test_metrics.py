@@ -146,3 +146,91 @@ def test_more_blur_is_further_at_every_layer():
     found = [metrics.perceptual_distance(units(scale), truth) for scale in (2, 4, 8)]
     for name in metrics.DISTANCE_LAYERS:
         assert 0 < found[0][name] < found[1][name] < found[2][name], name
+
+
+# --- what the eye sees ------------------------------------------------------------------------------------------------
+
+
+def noisy(side, slope, seed=0):
+    """A grey picture (side, side, 3) about 128 whose amplitude falls as frequency^-slope: 0 is white noise, 1 as in photos."""
+    noise = np.random.default_rng(seed).standard_normal((side, side))
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
+    frequency[0, 0] = 1
+    grey = np.fft.ifft2(np.fft.fft2(noise) / frequency**slope).real
+    return np.repeat(128 + 30 * (grey / grey.std())[..., None], 3, axis=2)
+
+
+def wave(period, levels, side):
+    """`levels` up and down every `period` pixels along a row, (side,)."""
+    return levels * np.sqrt(2) * np.cos(2 * np.pi * np.arange(side) / period + np.pi / 4)
+
+
+@pytest.mark.parametrize("slope", [0, 1])
+@pytest.mark.parametrize("side", [256, 384])
+def test_noise_has_no_axis_peaks(side, slope):
+    for seed in range(6):
+        peaks = metrics.axis_peaks(noisy(side, slope, seed))
+        assert list(peaks) == [2, 4] and all(0.8 < ratio < 1.25 for ratio in peaks.values()), peaks
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_threads_of_a_few_grey_levels_are_an_axis_peak_at_their_period(direction):
+    """In a photo and in noise that has a photo's spectrum; threads that run over half of the picture only, too."""
+    for picture in (images.load(PHOTOS / "chelsea.jpg", 256)[:256, :256], noisy(256, 1)):
+        plain = metrics.axis_peaks(picture)
+        threads = np.expand_dims(wave(4, 4, 256), (1 - direction, 2))
+        found = metrics.axis_peaks(picture + threads)
+        assert found[4] > 2.5 and abs(found[2] - plain[2]) < 0.05
+        half = np.arange(256).reshape((1, 256, 1) if direction == 0 else (256, 1, 1)) < 128
+        assert metrics.axis_peaks(picture + 1.5 * threads * half)[4] > 2
+        found = metrics.axis_peaks(picture + np.expand_dims(wave(2, 3, 256), (1 - direction, 2)))
+        assert found[2] > 2.5 and abs(found[4] - plain[4]) < 0.05
+
+
+def test_a_checkerboard_is_an_axis_peak_and_other_periods_are_not():
+    picture = noisy(258, 1)  # 256x256 are looked at
+    board = 3 * (-1.0) ** np.add.outer(np.arange(258), np.arange(258))[..., None]
+    assert metrics.axis_peaks(picture + board)[2] > 2.5
+    for period in (3, 8):
+        assert max(metrics.axis_peaks(picture + wave(period, 6, 258)[None, :, None]).values()) < 1.25
+
+
+def test_a_blank_picture_has_no_peaks_and_a_small_one_is_refused():
+    assert metrics.axis_peaks(np.full((64, 40, 3), 200.0)) == {2: 1.0, 4: 1.0}
+    refuses(ValueError, "picture", lambda: metrics.axis_peaks(np.zeros((31, 64, 3))))
+
+
+def test_border_lines_by_hand():
+    """A ramp of 2 levels a pixel down and 1 across: the same everywhere, but for a frame of 4 pixels that is 10 lighter."""
+    ramp = 2.0 * np.arange(80)[:, None] + np.arange(100)
+    picture = np.repeat(ramp[..., None], 3, axis=2)
+    np.testing.assert_allclose(metrics.border_lines(picture, 8), 1, atol=1e-9)
+    picture[4:-4, 4:-4] -= 10
+    lines = metrics.border_lines(picture, 8)
+    assert lines.shape == (8,) and lines.argmax() == 3
+    row, column = ((length - 8) / length for length in (100, 80))  # the corners see no step
+    expected = (row * (8 + 12) + (1 - row) * 2 * 2 + column * (9 + 11) + (1 - column) * 2 * 1) / 4 / 1.5
+    assert lines[3] == pytest.approx(expected, rel=1e-3)
+    np.testing.assert_allclose(np.delete(lines, 3), 1, atol=1e-9)
+
+
+def test_border_lines_of_noise_and_of_a_soft_border():
+    picture = noisy(256, 1)
+    lines = metrics.border_lines(picture)
+    assert lines.shape == (32,) and 0.8 < lines.min() and lines.max() < 1.25
+    picture[:10] = picture[:10].mean(axis=(0, 1))
+    assert metrics.border_lines(picture)[2] < 0.85
+    picture[20, :] += 40
+    assert metrics.border_lines(picture).argmax() in (19, 20)
+    refuses(ValueError, "picture", lambda: metrics.border_lines(np.zeros((65, 100, 3))))
+    refuses(ValueError, "width", lambda: metrics.border_lines(picture, 0))
+
+
+def test_saturated_counts_white_and_black_after_clipping():
+    picture = np.full((4, 5, 3), 128.0)
+    picture[0, 0], picture[0, 1], picture[0, 2] = (255, 254, 300), (0, 1, -20), (255, 255, 250)
+    picture[1, 0], picture[1, 1] = (253.5, 255, 255), (255, 0, 0)
+    assert metrics.saturated(picture) == 2 / 20
+    assert metrics.saturated(picture, edge=5) == 4 / 20
+    assert metrics.saturated(picture.astype(np.uint8)[2:]) == 0
+    assert metrics.saturated(np.full((4, 5, 3), 255, np.uint8)) == 1

@@ -1,3 +1,4 @@
+import itertools
 import random
 import signal
 import subprocess
@@ -7,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from tinynst import checkpoint, device, images, train, weights
+from tinynst import checkpoint, device, images, styles, train, weights
 from tinynst.cli import UserError
-from tinynst.networks import style_net
+from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
+from tinynst.stylize import load_style
 
 # The real command on real photos with the real VGG-16, as small as it gets
 SMALL = ["--iterations", "6", "--every", "2", "--batch", "2", "--image-size", "32", "--style-size", "48", "--width", "2"]
@@ -157,6 +159,128 @@ def test_init_starts_from_given_weights(tmp_path, small):
         train.main([*options, "--width", "3", "--out", str(tmp_path / "other")])
 
 
+# --- several paintings ---
+
+MANY = ["--upsample", "bilinear", "--padding", "each", "--tv-weight", "0"]
+TWO = ["--style", str(STYLES / "night_cafe.jpg"), str(STYLES / "starry_night.jpg")]
+
+
+def styles_of(out):
+    return {record["name"]: record for record in weights.read_about(out / "weights.h5")["styles"]}
+
+
+@pytest.fixture
+def two(tmp_path, small):
+    """A net of two styles, and the row that gives the photo back; trained for six steps: two for each."""
+    out = tmp_path / "two"
+    assert train.main([*small, *MANY, *TWO, "--lr", "1e-2", "--style-level", "1e5", "--out", str(out)]) == 0
+    return out
+
+
+def test_several_paintings_make_one_net_with_a_row_for_each(two):
+    about = weights.read_about(two / "weights.h5")
+    assert list(styles_of(two)) == ["night_cafe", "starry_night", "identity"]
+    assert "2 styles" in about["summary"] and about["settings"]["style"] == ["night_cafe.jpg", "starry_night.jpg"]
+    assert weights.read_thumbnail(two / "weights.h5") is None  # a painting may not be ours to give away
+    for name, record in styles_of(two).items():
+        assert record["iterations"] == 6 and styles.thumbnail(record).std() > 5, name
+    arrays = net_of(two)
+    gamma = arrays["residual3.norm1.gamma"]
+    assert gamma.shape == (3, 8)
+    assert all(np.abs(gamma[row] - 1).max() > 1e-3 for row in range(3))  # each has learnt
+    net = load_style(f"{two / 'weights.h5'}:starry_night")
+    assert net.style.tolist() == [0, 1, 0]
+
+
+def test_style_level_makes_paintings_count_alike(two, small):
+    """The plain photos' style loss is what was asked for, whichever painting; without it the two are far apart."""
+    vgg, photo = VGG16.load(), images.load(PHOTOS / "coffee.jpg", 256)[None]
+    losses = []
+    for name in ("night_cafe", "starry_night"):
+        objective = styles_of(two)[name]["objective"]
+        assert len(set(objective["style_weights"])) == 1
+        painting = images.load(STYLES / f"{name}.jpg", 48, side="long")[None]
+        made = styles.style_objective(vgg, painting, objective)
+        losses.append(made.value(photo, made.targets(photo)))
+        terms, _ = made(photo, made.targets(photo))
+        assert abs(terms["total"] - losses[-1]) <= 1e-4 * losses[-1]
+    assert all(0.4e5 < loss < 2.5e5 for loss in losses)  # the mean of three photos is 1e5
+
+
+def test_each_round_of_steps_is_for_every_style_once():
+    task = train.StyleTask.__new__(train.StyleTask)
+    task.settings, task.objectives = {"seed": 3}, {0: None, 2: None, 5: None}
+    rows = list(itertools.islice(task._rows(0), 30))
+    assert all(sorted(rows[k : k + 3]) == [0, 2, 5] for k in range(0, 30, 3))
+    assert len({tuple(rows[k : k + 3]) for k in range(0, 30, 3)}) > 1
+    assert list(itertools.islice(task._rows(7), 5)) == rows[7:12]
+
+
+def test_many_styles_resume_bit_for_bit(two, tmp_path, small):
+    options = [*small, *MANY, *TWO, "--lr", "1e-2", "--style-level", "1e5"]
+    train.main([*options, "--iterations", "3", "--out", str(tmp_path / "run")])
+    train.main(["--resume", "--iterations", "6", "--out", str(tmp_path / "run")])
+    assert same(net_of(tmp_path / "run"), net_of(two))
+    assert styles_of(tmp_path / "run")["night_cafe"]["objective"] == styles_of(two)["night_cafe"]["objective"]
+
+
+def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, tmp_path, small):
+    out = tmp_path / "three"
+    options = [*small[small.index("--style-layers") :], "--iterations", "4", "--image-size", "32", "--lr", "1e-2"]
+    options += ["--style", str(STYLES / "pere_tanguy.jpg"), "--init", str(two / "weights.h5"), "--learn", "rows"]
+    train.main([*options, "--out", str(out)])
+    assert list(styles_of(out)) == ["night_cafe", "starry_night", "identity", "pere_tanguy"]
+    assert styles_of(out)["night_cafe"] == styles_of(two)["night_cafe"]
+    before, after = net_of(two), net_of(out)
+    for name, array in after.items():
+        if array.ndim == 2:
+            assert np.array_equal(array[:3], before[name])
+        else:
+            assert np.array_equal(array, before[name]), name
+    assert any((array[3] != before[name]).all(axis=-1).all() for name, array in after.items() if array.ndim == 2)
+    with pytest.raises(UserError, match="needs --init"):
+        train.main([*small, "--init", "none", "--learn", "rows", "--out", str(tmp_path / "x")])
+
+
+def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two, tmp_path, small, capsys):
+    """With a rate of zero the row that it started with is what is left."""
+    images.save(tmp_path / "cafe.png", images.load(STYLES / "night_cafe.jpg", 200))
+    options = [*small[small.index("--style-layers") :], "--iterations", "1", "--image-size", "32", "--lr", "0"]
+    options += ["--style", str(tmp_path / "cafe.png"), "--init", str(two / "weights.h5"), "--out", str(tmp_path / "one")]
+    train.main(options)
+    said = capsys.readouterr().out.partition("cafe: begins as ")[2].partition(",")[0]
+    one, many = net_of(tmp_path / "one"), net_of(two)
+    rows = [row for row in range(3) if all(np.array_equal(one[n], a[row]) for n, a in many.items() if a.ndim == 2)]
+    assert [list(styles_of(two))[row] for row in rows] == [said]
+    about = weights.read_about(tmp_path / "one" / "weights.h5")
+    assert [about["settings"][name] for name in ("upsample", "padding", "width")] == ["bilinear", "each", 2]
+    assert about["settings"]["batch"] == train.FROM_A_NET["batch"]
+    assert list(styles_of(tmp_path / "one")) == ["cafe"]
+
+
+def test_the_nearest_row_is_the_one_with_the_lowest_loss():
+    class WantsRow:
+        """An objective that is lowest for what one row paints."""
+
+        def __init__(self, row):
+            self.row = row
+
+        def targets(self, photo):
+            return net.forward(photo, style=self.row)
+
+        def value(self, y, targets):
+            return float(((y - targets) ** 2).mean())
+
+    net = style_net(width=2, styles=3)
+    for array in net.parameters().values():
+        array += (array.ndim == 2) * np.random.default_rng(0).uniform(-0.5, 0.5, array.shape).astype(np.float32)
+    task = train.StyleTask.__new__(train.StyleTask)
+    task.names, task.xp, task.photos = ["new"], np, [images.load(PHOTOS / "coffee.jpg", 32)]
+    for row in range(3):
+        task.objectives = {0: WantsRow(row)}
+        assert task._closest(net, "new") == row
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -177,6 +301,11 @@ def test_init_starts_from_given_weights(tmp_path, small):
         (["--style", ""], "--style is empty"),
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--samples", "nowhere.png"], "nowhere.png"),
+        (["--preset", "no-such-style"], "no style called 'no-such-style' ships"),
+        ([*TWO, str(PHOTOS / "../styles/night_cafe.jpg")], "two paintings are called night_cafe"),
+        ([*TWO, "--norm", "batch"], "instance"),
+        (["--style-level", "-1"], "--style-level is -1.0"),
+        (["--lr-last", "-1"], "--lr-last is -1.0"),
     ],
 )
 def test_mistakes_end_in_one_line_and_write_nothing(options, message, tmp_path, monkeypatch):

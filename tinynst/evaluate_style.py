@@ -2,19 +2,23 @@
 
 The paper's measurement (section 4.1, Fig. 5). For each photo: the objective of what the net paints, that of L-BFGS on the
 pixels after each evaluation, begun from noise and from the photo, and after how many of them it is as good as the net.
-Neither picture is clipped. The objective is the one that the net was trained with, as its weights record it.
+Neither picture is clipped. The objective is the one that the net was trained with, as its weights record it. Of a net of
+several styles each is measured under its own. And what the eye sees and the objective hardly: see metrics.axis_peaks,
+border_lines and saturated.
 """
 
 import argparse
 import csv
+import hashlib
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from . import device, images, weights
+from . import device, images, metrics, styles, weights
 from .cli import UserError
 from .files import only_run, written_whole
 from .losses import StyleObjective
@@ -24,7 +28,10 @@ from .runs import layer_weights
 from .samples import STYLES
 from .stylize import load_style as load_net
 
-COLUMNS = ("image", "what", "evaluation", "seconds", "content", "style", "tv", "total")
+TERMS = ("content", "style", "tv", "total")
+COLUMNS = ("style_name", "image", "what", "evaluation", "seconds", *TERMS)
+EYES = ("axis2", "axis4", "border", "saturated")
+EYE_COLUMNS = ("style_name", "image", *EYES, "profile")
 STARTS = ("noise", "photo")
 MILESTONES = (100, 300, 500)  # evaluations: the paper's table of times
 
@@ -32,10 +39,22 @@ MILESTONES = (100, 300, 500)  # evaluations: the paper's table of times
 def add_options(parser):
     """The options of `evaluate style`."""
     add, required = parser.add_argument, {"required": True, "default": argparse.SUPPRESS}
-    add("--weights", metavar="NAME|FILE.h5", help="the net: a style that ships, or weights from training", **required)
+    add(
+        "--weights",
+        metavar="NAME|FILE.h5",
+        help="the net: a style that ships, weights from training, or of a file of many styles one, as FILE.h5:NAME",
+        **required,
+    )
     add("--images", metavar="IMAGE|FOLDER", nargs="+", help="photos that the net was not trained on", **required)
     add("--out", metavar="FOLDER", help="where the report goes", **required)
-    add("--style", metavar="IMAGE", help="the painting (default: the one that ships under the name that the weights record)")
+    add("--styles", metavar="NAME", nargs="+", help="of a net of several styles these (default: all)")
+    add(
+        "--style",
+        metavar="IMAGE|FOLDER",
+        nargs="+",
+        help="the paintings, found by the file names that the weights record (default: those that ship); the one of a net of "
+        "one style may have any name",
+    )
     add(
         "--style-weights",
         nargs="+",
@@ -48,59 +67,138 @@ def add_options(parser):
     add("--evaluations", type=int, default=100, metavar="N", help="of the objective, for each photo and start")
     add("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="where the optimisation begins")
     add("--seed", type=int, default=0, help="of the noise")
-    add("--resume", action="store_true", help="keep the photos that the report in --out holds, and go on with the others")
+    add(
+        "--curves",
+        metavar="FILE.csv|FOLDER",
+        nargs="+",
+        help="earlier reports: what L-BFGS reached there is taken over where it would be the same, for the net changes none "
+        "of it",
+    )
+    add("--resume", action="store_true", help="keep what the report in --out holds, and go on with the other photos")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
 
 
 def evaluate(s):
-    """Measure, photo by photo, and write the report anew after each: it can be stopped at any time."""
+    """Measure, style by style and photo by photo, and write the report anew after each: it can be stopped at any time."""
     for name, least in {"size": 32, "evaluations": 1, "count": 1, "seed": 0}.items():
         if getattr(s, name) is not None and getattr(s, name) < least:
             raise UserError(f"--{name} is {getattr(s, name)}; it should be at least {least}")
     paths = images.find(s.images)[: s.count]
     xp = device.select(s.device)
-    net, objective, settings = net_and_objective(s.weights, xp, s.style, s.style_weights)
+    goals = find_goals(s.weights, s.styles, s.style, s.style_weights)
+    net, path = load_net(s.weights, xp), styles.resolve(s.weights)[0]
+    settings = {"weights": path.stem, "styles": {goal.name: goal.settings for goal in goals}}
     settings |= {name: getattr(s, name) for name in ("size", "evaluations", "starts", "seed")}
+    earlier = _earlier(s.curves, settings)
     out = Path(s.out)
-    rows = _begin(out, settings, s.resume)
+    rows, eyes = _begin(out, settings, s.resume)
     with only_run(out):
         _write(out / "settings.json", json.dumps(settings, indent=1))
-        done = {row["image"] for row in rows}
-        for path in tqdm([path for path in paths if path.name not in done], "photos", disable=None):
-            photo = middle(images.load(path, s.size), s.size)
-            for row in _measure(net, objective, photo, s, xp):
-                rows.append(dict(zip(COLUMNS, (path.name, *row), strict=True)))
-            _write_rows(out / "curves.csv", rows)
-            text = report(rows, s.evaluations)
-            _write(out / "report.md", text)
-            plot(out / "curves.png", rows, f"{settings['weights']} at {s.size}x{s.size}")
-    print(report(rows, s.evaluations))
-    print(f"in {out}: report.md, curves.csv, curves.png")
+        _measure_all(net, goals, paths, s, xp, earlier, rows, eyes)
+        plot(out / "curves.png", rows, f"{settings['weights']} at {s.size}x{s.size}")
+    print(report(rows, eyes, s.evaluations))
+    print(f"in {out}: report.md, curves.csv, eyes.csv, curves.png")
+
+
+def _measure_all(net, goals, paths, s, xp, earlier, rows, eyes):
+    """Add to `rows` and `eyes` what they lack, and write them and the report after each photo."""
+    done = {(row["style_name"], row["image"]) for row in rows}
+    left = {goal: [path for path in paths if (goal.name, path.name) not in done] for goal in goals}
+    photos = {path: middle(images.load(path, s.size), s.size) for path in paths if any(path in some for some in left.values())}
+    vgg = VGG16.load(xp=xp)
+    for photo in photos.values():
+        net.forward(xp.asarray(photo[None]))  # the first pass makes what later ones use again: it is not timed
+        break
+    with tqdm(total=sum(map(len, left.values())), desc="photos", disable=None) as bar:
+        for goal, some in left.items():
+            objective = goal.objective(vgg, xp) if some else None
+            for path in some:
+                known = earlier.get((goal.name, path.name), {})
+                found, seen = _measure(net, goal.name, objective, photos[path], s, xp, known)
+                pair = {"style_name": goal.name, "image": path.name}
+                rows += [{**pair, **row} for row in found]
+                eyes.append({**pair, **seen})
+                _write_report(Path(s.out), rows, eyes, s.evaluations)
+                bar.update()
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What a style is measured by: its name, where its painting is, and what the report records of its objective."""
+
+    name: str
+    painting: Path
+    settings: dict
+
+    def objective(self, vgg, xp):
+        s = self.settings
+        image = xp.asarray(load_style(self.painting, s["style_size"])[None])
+        return StyleObjective(vgg, image, s["content"], s["style"], s["tv"])
+
+
+def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
+    """A Goal for each style that is meant: of a net of several styles all, but for the one that gives the photo back.
+
+    wanted: the names of some of them; paintings: where theirs are looked for before those that ship, images and folders;
+    style_weights: in place of those recorded. Raises UserError where a style, its painting or its objective is not there.
+    """
+    path, mix = styles.resolve(name_or_path)
+    if mix and len(mix) > 1:
+        raise UserError(
+            f"--weights {name_or_path} is a mixture, which has no objective: name one style, or several by --styles"
+        )
+    about = weights.read_about(path)
+    known = {record["name"]: record for record in styles.records(about)}
+    meant = list(mix or [name for name in known if name != styles.IDENTITY])
+    for name in wanted or ():
+        if name not in meant:
+            raise UserError(f"--styles: there is no {name!r} to measure in {name_or_path}; choose from {', '.join(meant)}")
+    given = images.find(paintings) if paintings else []
+    any_name = not styles.names(about) and len(given) == 1
+    goals = []
+    for record in (known[name] for name in dict.fromkeys(wanted or meant)):
+        recorded = styles.objective(record.get("objective"))
+        if recorded is None:
+            raise UserError(f"{path} does not record the objective of {record['name']}: train this style again")
+        painting = given[0] if any_name else _painting(record, given)
+        goals.append(Goal(record["name"], painting, _objective_settings(painting, recorded, style_weights)))
+    return goals
+
+
+def _painting(record, given):
+    """Where the painting of a style is: among the paths `given`, or among those that ship."""
+    name = str(record.get("painting"))
+    for path in [*(path for path in given if path.name == name), STYLES / name]:
+        if path.is_file():
+            return path
+    raise UserError(f"the painting {name} of the style {record['name']} is not there: give it with --style")
+
+
+def _objective_settings(painting, recorded, style_weights):
+    """All that an objective depends on, as JSON: two that are equal here give the same curves."""
+    content = layer_weights(recorded["content_layers"], recorded["content_weights"], "content")
+    style = layer_weights(recorded["style_layers"], style_weights or recorded["style_weights"], "style")
+    pixels = hashlib.sha256(load_style(painting, recorded["style_size"]).tobytes()).hexdigest()
+    known = {"painting": painting.name, "pixels": pixels, "style_size": recorded["style_size"]}
+    return known | {"content": content, "style": style, "tv": recorded["tv_weight"]}
 
 
 def net_and_objective(name_or_path, xp, painting=None, style_weights=None):
-    """A trained style net, the objective that its weights record (another painting's or with other style weights, where they
-    are given), and what a report says of both, a dict. Raises UserError where the weights do not record all of it."""
-    path = weights.find(name_or_path)
-    net, about = load_net(path, xp), weights.load(path)[1]
-    recorded = about["settings"]
-    try:
-        painting = Path(painting or STYLES / about["style_image"])
-        content = layer_weights(recorded["content_layers"], recorded["content_weights"], "content")
-        style = layer_weights(recorded["style_layers"], style_weights or recorded["style_weights"], "style")
-        style_size, tv = recorded["style_size"], recorded["tv_weight"]
-    except KeyError as error:
-        raise UserError(f"{path} does not record {error}, so its objective is not known: train this style again") from None
-    if not painting.exists():
-        raise UserError(f"the painting {painting} is not there: give it with --style")
-    settings = {"weights": path.stem, "painting": painting.name, "style_size": style_size}
-    settings |= {"content": content, "style": style, "tv": tv}
-    image = xp.asarray(load_style(painting, style_size)[None])
-    return net, StyleObjective(VGG16.load(xp=xp), image, content, style, tv), settings
+    """A trained net that paints one style, the objective that its weights record (another painting's or with other style
+    weights, where they are given), and what a report says of it, a dict. Raises UserError where this is not one style."""
+    goals = find_goals(name_or_path, None, painting, style_weights)
+    if len(goals) > 1:
+        names = ", ".join(goal.name for goal in goals)
+        raise UserError(f"{name_or_path} holds {len(goals)} styles: name one, as {name_or_path}:NAME, of {names}")
+    net = load_net(name_or_path, xp)
+    if net.styles:
+        net.style = net.mixture(goals[0].name)
+    return net, goals[0].objective(VGG16.load(xp=xp), xp), goals[0].settings
 
 
 def _begin(out, settings, resume):
-    """The rows that are there already, of the same measurement; none, in a new folder, without `resume`."""
+    """The rows of curves.csv and of eyes.csv that are there already, of the same measurement; none, in a new folder, without
+    `resume`."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; it should be a folder")
     kept = out / "curves.csv"
@@ -108,12 +206,43 @@ def _begin(out, settings, resume):
         raise UserError(f"{out} holds a report already: go on with it with --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if not kept.exists():
-        return []
+        return [], []
     before = json.loads((out / "settings.json").read_text())
     for name, value in settings.items():
         if before.get(name) != value:
-            raise UserError(f"the report in {out} was begun with {name} {before.get(name)}, not {value}: choose another --out")
-    return read_rows(kept)
+            other = "other styles, paintings or objectives" if name == "styles" else f"{name} {before.get(name)}, not {value}"
+            raise UserError(f"the report in {out} was begun with {other}: choose another --out")
+    rows = read_rows(kept)
+    done = {(row["style_name"], row["image"]) for row in rows}
+    return rows, [row for row in read_eyes(out / "eyes.csv") if (row["style_name"], row["image"]) in done]
+
+
+def _earlier(places, settings):
+    """{(style, image): {what: rows}} of the reports in `places`, as far as L-BFGS would do the same again: objective, size and
+    seed are the same, and it went on for as long. Of two reports the first counts."""
+    found = {}
+    for place in map(Path, places or ()):
+        file = place / "curves.csv" if place.is_dir() else place
+        about = file.with_name("settings.json")
+        if not (file.is_file() and about.is_file()):
+            raise UserError(f"--curves {place}: there is no report, curves.csv with settings.json beside it")
+        before = json.loads(about.read_text())
+        same = {name for name, goal in settings["styles"].items() if _same(before.get("styles", {}).get(name), goal)}
+        fits = before["size"] == settings["size"] and before["seed"] == settings["seed"]
+        if not (same and fits and before["evaluations"] >= settings["evaluations"]):
+            continue
+        here = {}
+        for row in read_rows(file):
+            if row["style_name"] in same and row["evaluation"] <= settings["evaluations"]:
+                here.setdefault((row["style_name"], row["image"]), {}).setdefault(row["what"], []).append(row)
+        for pair, by in here.items():
+            found[pair] = {**by, **found.get(pair, {})}
+    return found
+
+
+def _same(one, other):
+    """Are these two objectives the same? The painting's file may have another name."""
+    return one is not None and {**one, "painting": None} == {**other, "painting": None}
 
 
 def middle(image, size):
@@ -122,25 +251,39 @@ def middle(image, size):
     return image[top : top + size, left : left + size]
 
 
-def _measure(net, objective, photo, s, xp):
-    """Rows (what, evaluation, seconds, content, style, tv, total) of one photo (H, W, 3): the net's, then each start's."""
+def _measure(net, style, objective, photo, s, xp, known):
+    """(rows, what the eye sees) of one photo (H, W, 3): rows of its own objective, of the net's, and of each start's, or those
+    of an earlier report, {what: rows} `known`."""
     y = xp.asarray(photo[None])
     targets = objective.targets(y)
-    yield "itself", 0, 0.0, *_terms(objective(y, targets)[0])
-    passes = []
-    for _ in range(4):  # the first makes what later ones use again
-        painted, seconds = _timed(lambda: net.forward(y), xp)
-        passes.append(seconds)
-    yield "net", 0, float(np.median(passes[1:])), *_terms(objective(painted, targets)[0])
+    own = objective(y, targets)[0]
+    painted, seconds = _timed(lambda: net.forward(y, style=style if net.styles else None), xp)
+    rows = [_row("itself", 0, 0.0, own), _row("net", 0, seconds, objective(painted, targets)[0])]
+    if known and abs(known["itself"][0]["total"] - own["total"]) > 1e-3 * own["total"]:
+        known = {}  # it was another photo of the same name
     for start in s.starts:
-        descent = descend(objective, targets, photo if start == "photo" else noise(*photo.shape[:2], s.seed), s.evaluations)
-        for k in range(1, s.evaluations + 1):
-            (terms, _), seconds = _timed(lambda descent=descent: next(descent), xp)
-            yield start, k, seconds, *_terms(terms)
+        rows += known[start] if start in known else _descent(objective, targets, photo, start, s, xp)
+    return rows, _seen(device.to_numpy(painted)[0].clip(0, 255))
 
 
-def _terms(terms):
-    return [terms[name] for name in COLUMNS[4:]]
+def _descent(objective, targets, photo, start, s, xp):
+    """The rows of L-BFGS from one start."""
+    descent = descend(objective, targets, photo if start == "photo" else noise(*photo.shape[:2], s.seed), s.evaluations)
+    for k in range(1, s.evaluations + 1):
+        (terms, _), seconds = _timed(lambda: next(descent), xp)
+        yield _row(start, k, seconds, terms)
+
+
+def _row(what, evaluation, seconds, terms):
+    return {"what": what, "evaluation": evaluation, "seconds": seconds, **{name: terms[name] for name in TERMS}}
+
+
+def _seen(picture):
+    """What the eye sees in a picture (H, W, 3), 0..255: a row of eyes.csv."""
+    peaks = metrics.axis_peaks(picture)
+    lines = metrics.border_lines(picture, min(32, min(picture.shape[:2]) // 4))
+    seen = {"axis2": peaks[2], "axis4": peaks[4], "border": float(lines.max()), "saturated": metrics.saturated(picture)}
+    return seen | {"profile": " ".join(f"{line:.4f}" for line in lines)}
 
 
 def _timed(work, xp):
@@ -157,15 +300,35 @@ def _timed(work, xp):
 
 def read_rows(path):
     """The rows of curves.csv, numbers as numbers."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _read(path, COLUMNS[4:])
     for row in rows:
-        row.update({name: float(row[name]) for name in COLUMNS[3:]}, evaluation=int(row["evaluation"]))
+        row["evaluation"] = int(row["evaluation"])
     return rows
 
 
+def read_eyes(path):
+    """The rows of eyes.csv, numbers as numbers. The profile, by distance from the border, is a text of numbers."""
+    return _read(path, EYES)
+
+
+def _read(path, numbers):
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row.update({name: float(row[name]) for name in numbers})
+    return rows
+
+
+def by_style(rows):
+    """{style: its rows}, in their order."""
+    found = {}
+    for row in rows:
+        found.setdefault(row["style_name"], []).append(row)
+    return found
+
+
 def curves(rows):
-    """{start: {image: [lowest total so far, after each evaluation]}}, {image: the net's row} and {image: the photo's own}."""
+    """Of the rows of one style: {start: {image: [lowest total so far, after each evaluation]}}, {image: the net's row} and {image: the photo's own}."""
     found = {}
     for row in rows:
         found.setdefault(row["what"], {}).setdefault(row["image"], []).append(row)
@@ -183,40 +346,88 @@ def equal_to(curve, total):
     return int(reached[0]) + 1 if len(reached) else None
 
 
-def report(rows, evaluations):
-    """The measurement as Markdown: a line for each photo, the means, and the times."""
+def counts(rows):
+    """Of the rows of one style: {start: [evaluations after which L-BFGS is as good as the net, for each photo]}, None where it
+    is not."""
+    lowest, nets, _ = curves(rows)
+    return {start: [equal_to(by[name], net["total"]) for name, net in nets.items()] for start, by in lowest.items()}
+
+
+def report(rows, eyes, evaluations):
+    """The measurement as Markdown, from the rows of curves.csv and of eyes.csv: of one style a line for each photo, of several
+    a line for each style; and the times."""
+    text = _of_photos(rows, eyes, evaluations) if len(by_style(rows)) == 1 else _of_styles(rows, eyes, evaluations)
+    return f"{text}\n\n{_times(rows)}\n"
+
+
+def _of_photos(rows, eyes, evaluations):
     lowest, nets, own = curves(rows)
     marks = [k for k in (10, 20, 40, 100, 300, 500) if k <= evaluations] or [evaluations]
     head = ["photo", "itself", "net", "content", "style", "TV"]
     head += [f"{start}, {k}" for start in lowest for k in marks] + [f"equal to, from {start}" for start in lowest]
-    lines = []
+    equal, lines = counts(rows), []
     for name, net in nets.items():
         line = [own[name]["total"], *(net[term] for term in ("total", "content", "style", "tv"))]
-        line += [lowest[start][name][k - 1] for start in lowest for k in marks]
-        lines.append((name, line, [equal_to(lowest[start][name], net["total"]) for start in lowest]))
-    means = np.mean([line for _, line, _ in lines], axis=0)
-    equals = [[equal[k] for _, _, equal in lines] for k in range(len(lowest))]
-    middle = [_middle_of(found, evaluations) for found in equals]
-    table = [head, ["---", *["---:"] * (len(head) - 1)]]
-    table += [[name, *map(_thousands, line), *(_count(k, evaluations) for k in equal)] for name, line, equal in lines]
-    table += [[f"mean of {len(lines)} (last columns: median)", *map(_thousands, means), *middle]]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in table)
+        lines.append(line + [lowest[start][name][k - 1] for start in lowest for k in marks])
+    table = [
+        [name, *map(_thousands, line), *(_count(found[k], evaluations) for found in equal.values())]
+        for k, (name, line) in enumerate(zip(nets, lines, strict=True))
+    ]
+    means = map(_thousands, np.mean(lines, axis=0))
+    middles = (_middle_of(found, evaluations) for found in equal.values())
+    table.append([f"mean of {len(lines)} (last columns: median)", *means, *middles])
+    axis2, axis4, border, saturated = _seen_in(eyes)
     return (
         "Objectives in thousands: of the photo itself, of what the net paints (total and its three terms), and the lowest that "
         "L-BFGS has reached after so many evaluations. Equal to: the evaluations after which L-BFGS is as good as the net.\n\n"
-        f"{text}\n\n{_times(rows)}\n"
+        f"{_table(head, table)}\n\n"
+        f"What the eye sees in what the net paints: axis peaks {axis2} (period 2) and {axis4} (period 4), strongest line along "
+        f"the border {border} (1: nothing), saturated {saturated} % of the pixels."
     )
+
+
+def _of_styles(rows, eyes, evaluations):
+    seen, lines = by_style(eyes), []
+    for name, mine in by_style(rows).items():
+        _, nets, own = curves(mine)
+        line = [name, *(_thousands(np.mean([row["total"] for row in by.values()])) for by in (own, nets))]
+        line += [_range_of(found, evaluations) for found in counts(mine).values()]
+        lines.append([*line, *_seen_in(seen[name])])
+    starts = [start for start in STARTS if any(row["what"] == start for row in rows)]
+    head = ["style", "itself", "net", *(f"equal to, from {start}" for start in starts)]
+    head += ["axis, 2", "axis, 4", "border", "saturated, %"]
+    photos = len({row["image"] for row in rows})
+    return (
+        f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the photo itself and of "
+        "what the net paints. Equal to: the evaluations after which L-BFGS is as good as the net, median (smallest to largest). "
+        "What the eye sees in what the net paints, each 1 where there is nothing: the axis peaks at periods of 2 and 4 pixels "
+        "(median), the strongest line along the border; and the share of saturated pixels (mean).\n\n"
+        f"{_table(head, lines)}"
+    )
+
+
+def _seen_in(eyes):
+    """The rows of eyes.csv of one style as four cells: medians of the peaks, the maximum of the mean profile, the mean share."""
+    peaks = [np.median([row[name] for row in eyes]) for name in ("axis2", "axis4")]
+    border = np.mean([np.array(row["profile"].split(), float) for row in eyes], axis=0).max()
+    return [*(f"{value:.2f}" for value in (*peaks, border)), f"{100 * np.mean([row['saturated'] for row in eyes]):.2f}"]
+
+
+def _table(head, lines):
+    """As Markdown; the first column is text, the others numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _times(rows):
     one_pass = float(np.median([row["seconds"] for row in rows if row["what"] == "net"]))
     one = float(np.median([row["seconds"] for row in rows if row["what"] in STARTS]))
-    lines = [["", "seconds", "times one pass"], ["---", "---:", "---:"], ["one pass of the net", f"{one_pass:.3f}", "1"]]
+    lines = [["one pass of the net", f"{one_pass:.3f}", "1"]]
     for count in (1, *MILESTONES):
         lines.append(
             [f"{count} evaluation{'s' * (count > 1)} of L-BFGS", f"{one * count:.2f}", f"{one * count / one_pass:.1f}"]
         )
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = _table(["", "seconds", "times one pass"], lines)
     return f"{table}\n\n(Medians; those of {', '.join(map(str, MILESTONES))} are so many times that of one.)"
 
 
@@ -230,22 +441,40 @@ def _count(k, evaluations):
 
 def _middle_of(found, evaluations):
     """The median of counts, those that were not reached being the largest."""
-    middle = np.median([np.inf if k is None else k for k in found])
+    middle = np.median(_numbers(found))
     return f"{middle:g}" if np.isfinite(middle) else f"over {evaluations}"
 
 
+def _range_of(found, evaluations):
+    """The median, the smallest and the largest of counts."""
+    low, *_, high = [None if k == np.inf else int(k) for k in sorted(_numbers(found)) * 2]
+    return f"{_middle_of(found, evaluations)} ({_count(low, evaluations)} to {_count(high, evaluations)})"
+
+
+def _numbers(found):
+    return [np.inf if k is None else k for k in found]
+
+
 def plot(path, rows, title):
-    """The paper's Fig. 5: the mean over the photos and the range, beside the lines of the net and of the photo itself."""
+    """Of one style the paper's Fig. 5: the mean over the photos and the range, beside the lines of the net and of the photo
+    itself. Of several: after how many evaluations L-BFGS is as good as the net, a line for each."""
     from matplotlib.figure import Figure  # half a second to import, and not before there is something to draw
 
+    several = len(by_style(rows)) > 1
+    figure = Figure(figsize=(8, 1.8 + 0.3 * len(by_style(rows)) if several else 4.8), layout="constrained")
+    (_draw_counts if several else _draw_curves)(figure, rows, title)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _draw_curves(figure, rows, title):
     lowest, nets, own = curves(rows)
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot(yscale="log", xlabel="evaluations of the objective", ylabel="objective")
     axes.set_title(f"{title}, {len(nets)} photo{'s' * (len(nets) > 1)}: mean, smallest to largest")
     for start, by in lowest.items():
         values = np.array(list(by.values()))
         steps = np.arange(1, values.shape[1] + 1)
-        (line,) = axes.plot(steps, values.mean(axis=0), label=f"L-BFGS from {'noise' if start == 'noise' else 'the photo'}")
+        (line,) = axes.plot(steps, values.mean(axis=0), label=_from(start))
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15, linewidth=0)
     totals = [net["total"] for net in nets.values()]
     axes.axhline(np.mean(totals), color="black", label="the net, one pass")
@@ -253,13 +482,38 @@ def plot(path, rows, title):
     axes.axhline(np.mean([row["total"] for row in own.values()]), color="grey", linestyle="--", label="the photo itself")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
-def _write_rows(path, rows):
+def _draw_counts(figure, rows, title):
+    most = max(row["evaluation"] for row in rows)
+    axes = figure.add_subplot(xlabel=f"as good as so many evaluations (at the right edge: over {most})", xlim=(0, most))
+    axes.set_title(f"{title}, {len({row['image'] for row in rows})} photos: median, smallest to largest")
+    found = {name: counts(mine) for name, mine in by_style(rows).items()}
+    for k, start in enumerate(start for start in STARTS if any(start in by for by in found.values())):
+        values = [np.minimum(_numbers(by[start]), most) for by in found.values()]
+        places = np.arange(len(values)) + 0.2 * k - 0.1
+        axes.hlines(places, [min(v) for v in values], [max(v) for v in values], color=f"C{k}", alpha=0.5)
+        axes.plot([np.median(v) for v in values], places, "o", color=f"C{k}", label=_from(start), clip_on=False)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _from(start):
+    return f"L-BFGS from {'noise' if start == 'noise' else 'the photo'}"
+
+
+def _write_report(out, rows, eyes, evaluations):
+    """What the eye sees first: a photo counts as measured once it is in curves.csv."""
+    _write_rows(out / "eyes.csv", EYE_COLUMNS, eyes)
+    _write_rows(out / "curves.csv", COLUMNS, rows)
+    _write(out / "report.md", report(rows, eyes, evaluations))
+
+
+def _write_rows(path, columns, rows):
     with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -193,6 +193,12 @@ def _parser():
     )
     runs.add_run_options(parser, "NAME-OF-THE-STYLE")
     add(
+        "--preset",
+        metavar="NAME",
+        help="the settings of a style that ships, its losses and the size of the painting; where that does not ship, name it "
+        "with --style",
+    )
+    add(
         "--learn",
         choices=("all", "rows"),
         default="all",
@@ -261,9 +267,14 @@ def _check(s):
 def _complete(s, explicit):
     """What has no default in the parser: what ships, what the net brings that the run starts from, and a new folder with the
     style's name. `explicit`: the options that were given."""
-    s["style"] = (
-        [str(path) for path in images.find(s["style"])] if s["style"] else [str(STYLES / (STYLE if explicit else SHORT_STYLE))]
-    )
+    preset = _preset(s["preset"]) if s["preset"] and not s["resume"] else {}
+    if preset and not s["style"]:
+        if not (STYLES / preset["painting"]).is_file():
+            raise UserError(
+                f"--preset {s['preset']}: the painting, {styles.described(preset)}, does not ship: name it with --style"
+            )
+        s["style"] = [STYLES / preset["painting"]]
+    s["style"] = [str(path) for path in images.find(s["style"] or [STYLES / (STYLE if explicit else SHORT_STYLE)])]
     s["content"] = s["content"] or str(PHOTOS)
     s["samples"] = s["samples"] or [PHOTOS / name for name in TEST_PHOTOS]
     if not s["resume"]:
@@ -277,10 +288,21 @@ def _complete(s, explicit):
             quick = FROM_A_NET if s["device"] == "cpu" else {}
             s |= {name: value for name, value in quick.items() if name not in explicit}
             s |= SHORT_RUN if not explicit else {}
+        if preset:
+            objective = preset["objective"] | {"style_level": 0.0}  # its weights were found already
+            s |= {name: value for name, value in objective.items() if name not in explicit}
         s["styles"] = _records(s)
     name = Path(s["style"][0]).stem if len(s["style"]) == 1 else f"{len(s['style'])}-styles"
     s["out"] = s["out"] or runs.fresh_folder(name if explicit else f"{name}-short")
     return runs.absolute(s)
+
+
+def _preset(name):
+    """The record of a style that ships."""
+    known = {key: record for key, record in styles.shipped().items() if record.get("objective")}
+    if name not in known:
+        raise UserError(f"--preset: no style called {name!r} ships; choose from {', '.join(known)}")
+    return known[name]
 
 
 def _records(s):
@@ -300,6 +322,8 @@ def _records(s):
         about = runs.read_init(s["init"])[1]
         if styles.names(about):
             return [record for record in styles.records(about) if record["name"] not in names] + new
+    if len(new) > 1 and s["norm"] != "instance":
+        raise UserError(f"--norm is {s['norm']}; a net of several styles needs instance norm")
     photo = {"name": IDENTITY, "title": "the photo itself", "objective": None}
     return [*new, photo] if len(new) > 1 else new
 

@@ -455,9 +455,11 @@ def _write_picture(picture, image, source):
 
 
 def main(arguments=None):
-    """`python -m tinynst.weights list | show | convert | blend`; `arguments`: strings (None: the command line's)."""
-    parser = Parser(prog="tinynst weights", description="List, show, convert and blend weights.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | convert | blend")
+    """The command `python -m tinynst.weights`; `arguments`: strings (None: the command line's)."""
+    parser = Parser(
+        prog="tinynst weights", description="List, show, convert and blend weights, and take one style out of many."
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | convert | blend | extract")
     actions.add_parser("list", help="the weights that ship")
     show = actions.add_parser("show", help="everything that is recorded in weights")
     show.add_argument("weights", metavar="FILE|NAME", help="a .h5 file, or the name of weights that ship")
@@ -471,6 +473,11 @@ def main(arguments=None):
     between.add_argument("second", metavar="B.h5", help="the net that was trained on from it")
     between.add_argument("target", metavar="OUT.h5", help="the file to write")
     between.add_argument("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
+    one = actions.add_parser("extract", help="one style of a net of many, as a net of its own")
+    one.add_argument("source", metavar="FILE.h5|NAME", help="the net of many styles")
+    one.add_argument("style", metavar="STYLE", help="the name of one of them (see show)")
+    one.add_argument("target", metavar="OUT.h5", help="the file to write")
+    one.add_argument("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
     options = parser.parse_args(arguments)
     if options.action == "list":
         _list()
@@ -478,6 +485,11 @@ def main(arguments=None):
         _show(options.weights, options.thumbnail)
     elif options.action == "blend":
         blend(options.first, options.second, options.target, options.share)
+        print(f"wrote {options.target}, {_megabytes(Path(options.target))}")
+    elif options.action == "extract":
+        from .styles import extract  # it imports this file
+
+        extract(options.source, options.style, options.target, options.half)
         print(f"wrote {options.target}, {_megabytes(Path(options.target))}")
     else:
         convert(options.source, options.target, options.half)
