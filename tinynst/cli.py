@@ -11,6 +11,7 @@ from .parallel import threads
 COMMANDS = {
     "train": "train a style net",
     "stylize": "apply a style to photos",
+    "gallery": "photos by styles, and strips between two styles, as one picture",
     "optimize": "optimise a picture itself: style transfer, inversion, texture",
     "train_superres": "train a super-resolution net",
     "superres": "enlarge photos",

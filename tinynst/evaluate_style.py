@@ -71,8 +71,8 @@ def add_options(parser):
         "--curves",
         metavar="FILE.csv|FOLDER",
         nargs="+",
-        help="earlier reports: what L-BFGS reached there is taken over where it would be the same, for the net changes none "
-        "of it",
+        help="earlier reports: what L-BFGS reached there, and its seconds, are taken over where it would do the same again; "
+        "the net has no part in it",
     )
     add("--resume", action="store_true", help="keep what the report in --out holds, and go on with the other photos")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
@@ -84,6 +84,8 @@ def evaluate(s):
         if getattr(s, name) is not None and getattr(s, name) < least:
             raise UserError(f"--{name} is {getattr(s, name)}; it should be at least {least}")
     paths = images.find(s.images)[: s.count]
+    if len({path.name for path in paths}) < len(paths):
+        raise UserError("--images: two photos have the same file name, by which the report knows them: rename one")
     xp = device.select(s.device)
     goals = find_goals(s.weights, s.styles, s.style, s.style_weights)
     net, path = load_net(s.weights, xp), styles.resolve(s.weights)[0]
@@ -92,10 +94,14 @@ def evaluate(s):
     earlier = _earlier(s.curves, settings)
     out = Path(s.out)
     rows, eyes = _begin(out, settings, s.resume)
+    if s.curves:
+        pairs = [(goal.name, path.name) for goal in goals for path in paths]
+        same = sum(start in earlier.get(pair, {}) for pair in pairs for start in s.starts)
+        print(f"{same} of {len(pairs) * len(s.starts)} curves of L-BFGS are in earlier reports")
     with only_run(out):
         _write(out / "settings.json", json.dumps(settings, indent=1))
         _measure_all(net, goals, paths, s, xp, earlier, rows, eyes)
-        plot(out / "curves.png", rows, f"{settings['weights']} at {s.size}x{s.size}")
+        plot(out / "curves.png", rows, f"{path.stem if len(goals) > 1 else goals[0].name} at {s.size}x{s.size}")
     print(report(rows, eyes, s.evaluations))
     print(f"in {out}: report.md, curves.csv, eyes.csv, curves.png")
 
@@ -104,11 +110,9 @@ def _measure_all(net, goals, paths, s, xp, earlier, rows, eyes):
     """Add to `rows` and `eyes` what they lack, and write them and the report after each photo."""
     done = {(row["style_name"], row["image"]) for row in rows}
     left = {goal: [path for path in paths if (goal.name, path.name) not in done] for goal in goals}
-    photos = {path: middle(images.load(path, s.size), s.size) for path in paths if any(path in some for some in left.values())}
+    photos = {path: middle(images.load(path, s.size), s.size) for path in paths}
+    net.forward(xp.asarray(photos[paths[0]][None]))  # makes what later passes use again: it is not timed
     vgg = VGG16.load(xp=xp)
-    for photo in photos.values():
-        net.forward(xp.asarray(photo[None]))  # the first pass makes what later ones use again: it is not timed
-        break
     with tqdm(total=sum(map(len, left.values())), desc="photos", disable=None) as bar:
         for goal, some in left.items():
             objective = goal.objective(vgg, xp) if some else None
@@ -144,9 +148,7 @@ def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
     """
     path, mix = styles.resolve(name_or_path)
     if mix and len(mix) > 1:
-        raise UserError(
-            f"--weights {name_or_path} is a mixture, which has no objective: name one style, or several by --styles"
-        )
+        raise UserError(f"--weights {name_or_path} is a mixture: name one style, or give the file and --styles")
     about = weights.read_about(path)
     known = {record["name"]: record for record in styles.records(about)}
     meant = list(mix or [name for name in known if name != styles.IDENTITY])
@@ -219,7 +221,7 @@ def _begin(out, settings, resume):
 
 def _earlier(places, settings):
     """{(style, image): {what: rows}} of the reports in `places`, as far as L-BFGS would do the same again: objective, size and
-    seed are the same, and it went on for as long. Of two reports the first counts."""
+    seed are the same, and it went on for as long. Where two reports have the same pair, the first counts."""
     found = {}
     for place in map(Path, places or ()):
         file = place / "curves.csv" if place.is_dir() else place
@@ -235,8 +237,7 @@ def _earlier(places, settings):
         for row in read_rows(file):
             if row["style_name"] in same and row["evaluation"] <= settings["evaluations"]:
                 here.setdefault((row["style_name"], row["image"]), {}).setdefault(row["what"], []).append(row)
-        for pair, by in here.items():
-            found[pair] = {**by, **found.get(pair, {})}
+        found = {**here, **found}
     return found
 
 
@@ -328,7 +329,8 @@ def by_style(rows):
 
 
 def curves(rows):
-    """Of the rows of one style: {start: {image: [lowest total so far, after each evaluation]}}, {image: the net's row} and {image: the photo's own}."""
+    """Of the rows of one style: {start: {image: [lowest total so far, after each evaluation]}}, {image: the net's row} and
+    {image: the photo's own}."""
     found = {}
     for row in rows:
         found.setdefault(row["what"], {}).setdefault(row["image"], []).append(row)
@@ -347,10 +349,10 @@ def equal_to(curve, total):
 
 
 def counts(rows):
-    """Of the rows of one style: {start: [evaluations after which L-BFGS is as good as the net, for each photo]}, None where it
-    is not."""
+    """Of the rows of one style: {start: [evaluations after which L-BFGS is as good as the net, for each photo]}, infinity
+    where it is not."""
     lowest, nets, _ = curves(rows)
-    return {start: [equal_to(by[name], net["total"]) for name, net in nets.items()] for start, by in lowest.items()}
+    return {start: [equal_to(by[name], net["total"]) or np.inf for name, net in nets.items()] for start, by in lowest.items()}
 
 
 def report(rows, eyes, evaluations):
@@ -374,7 +376,7 @@ def _of_photos(rows, eyes, evaluations):
         for k, (name, line) in enumerate(zip(nets, lines, strict=True))
     ]
     means = map(_thousands, np.mean(lines, axis=0))
-    middles = (_middle_of(found, evaluations) for found in equal.values())
+    middles = (_count(np.median(found), evaluations) for found in equal.values())
     table.append([f"mean of {len(lines)} (last columns: median)", *means, *middles])
     axis2, axis4, border, saturated = _seen_in(eyes)
     return (
@@ -393,21 +395,21 @@ def _of_styles(rows, eyes, evaluations):
         line = [name, *(_thousands(np.mean([row["total"] for row in by.values()])) for by in (own, nets))]
         line += [_range_of(found, evaluations) for found in counts(mine).values()]
         lines.append([*line, *_seen_in(seen[name])])
-    starts = [start for start in STARTS if any(row["what"] == start for row in rows)]
-    head = ["style", "itself", "net", *(f"equal to, from {start}" for start in starts)]
+    head = ["style", "itself", "net", *(f"equal to, from {start}" for start in counts(mine))]
     head += ["axis, 2", "axis, 4", "border", "saturated, %"]
     photos = len({row["image"] for row in rows})
     return (
-        f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the photo itself and of "
-        "what the net paints. Equal to: the evaluations after which L-BFGS is as good as the net, median (smallest to largest). "
-        "What the eye sees in what the net paints, each 1 where there is nothing: the axis peaks at periods of 2 and 4 pixels "
-        "(median), the strongest line along the border; and the share of saturated pixels (mean).\n\n"
+        f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the photo itself and "
+        "of what the net paints. Equal to: the evaluations after which L-BFGS is as good as the net, median (smallest to "
+        "largest). What the eye sees in what the net paints, each 1 where there is nothing: the axis peaks at periods of 2 "
+        "and 4 pixels (median), the strongest line along the border; and the share of saturated pixels (mean).\n\n"
         f"{_table(head, lines)}"
     )
 
 
 def _seen_in(eyes):
-    """The rows of eyes.csv of one style as four cells: medians of the peaks, the maximum of the mean profile, the mean share."""
+    """Four cells, from the rows of eyes.csv of one style: medians of the peaks, the maximum of the mean profile, the mean
+    share."""
     peaks = [np.median([row[name] for row in eyes]) for name in ("axis2", "axis4")]
     border = np.mean([np.array(row["profile"].split(), float) for row in eyes], axis=0).max()
     return [*(f"{value:.2f}" for value in (*peaks, border)), f"{100 * np.mean([row['saturated'] for row in eyes]):.2f}"]
@@ -436,23 +438,13 @@ def _thousands(value):
 
 
 def _count(k, evaluations):
-    return f"over {evaluations}" if k is None else str(k)
-
-
-def _middle_of(found, evaluations):
-    """The median of counts, those that were not reached being the largest."""
-    middle = np.median(_numbers(found))
-    return f"{middle:g}" if np.isfinite(middle) else f"over {evaluations}"
+    return f"{k:g}" if np.isfinite(k) else f"over {evaluations}"
 
 
 def _range_of(found, evaluations):
     """The median, the smallest and the largest of counts."""
-    low, *_, high = [None if k == np.inf else int(k) for k in sorted(_numbers(found)) * 2]
-    return f"{_middle_of(found, evaluations)} ({_count(low, evaluations)} to {_count(high, evaluations)})"
-
-
-def _numbers(found):
-    return [np.inf if k is None else k for k in found]
+    middle, low, high = (_count(of(found), evaluations) for of in (np.median, min, max))
+    return f"{middle} ({low} to {high})"
 
 
 def plot(path, rows, title):
@@ -485,19 +477,20 @@ def _draw_curves(figure, rows, title):
 
 
 def _draw_counts(figure, rows, title):
-    most = max(row["evaluation"] for row in rows)
-    axes = figure.add_subplot(xlabel=f"as good as so many evaluations (at the right edge: over {most})", xlim=(0, most))
-    axes.set_title(f"{title}, {len({row['image'] for row in rows})} photos: median, smallest to largest")
+    most, photos = max(row["evaluation"] for row in rows), len({row["image"] for row in rows})
+    edge = 1.05 * most
+    axes = figure.add_subplot(xlabel=f"as good as so many evaluations (at the right edge: over {most})", xlim=(0, edge))
+    axes.set_title(f"{title}, {photos} photo{'s' * (photos > 1)}: median, smallest to largest")
     found = {name: counts(mine) for name, mine in by_style(rows).items()}
-    for k, start in enumerate(start for start in STARTS if any(start in by for by in found.values())):
-        values = [np.minimum(_numbers(by[start]), most) for by in found.values()]
-        places = np.arange(len(values)) + 0.2 * k - 0.1
-        axes.hlines(places, [min(v) for v in values], [max(v) for v in values], color=f"C{k}", alpha=0.5)
-        axes.plot([np.median(v) for v in values], places, "o", color=f"C{k}", label=_from(start), clip_on=False)
+    for k, start in enumerate(next(iter(found.values()))):
+        low, middle, high = (np.minimum([of(by[start]) for by in found.values()], edge) for of in (min, np.median, max))
+        places = np.arange(len(found)) + 0.2 * k - 0.1
+        axes.hlines(places, low, high, color=f"C{k}", alpha=0.5)
+        axes.plot(middle, places, "o", color=f"C{k}", label=_from(start), clip_on=False)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
 
 
 def _from(start):

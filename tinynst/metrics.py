@@ -94,8 +94,8 @@ def axis_peaks(picture):
     """How far patterns that repeat every 2 and every 4 pixels, along rows or columns, stand out: {2: ratio, 4: ratio}.
 
     The ratio is the mean power about that frequency, over all frequencies across, to that of the frequencies beside it; of
-    the two directions the larger. 1 is nothing: a photo has up to 1.2, threads that are plain to see 2 and more.
-    picture (H, W, 3), NumPy, 0..255. Raises ValueError for sides below 32.
+    the two directions the larger. 1 is nothing: of photos at 256x256 nine in ten are below 1.25. Threads that are plain to
+    see have 2 and more. picture (H, W, 3), NumPy, 0..255. Raises ValueError for sides below 32.
     """
     arguments.shape("picture", picture, "H", "W", 3)
     if min(picture.shape[:2]) < 32:

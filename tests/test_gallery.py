@@ -1,0 +1,63 @@
+"""The sheet of photos by styles: each cell is what the net paints."""
+
+import numpy as np
+import pytest
+from test_styles import write
+
+from tinynst import gallery, images
+from tinynst.cli import UserError
+from tinynst.samples import PHOTOS
+from tinynst.stylize import load_style
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write(tmp_path / "many.h5")
+
+
+def painted(net, photo, style):
+    return net.forward(photo[None], style=style)[0].clip(0, 255)
+
+
+def test_every_cell_is_what_the_net_paints(here):
+    net = load_style("many.h5")
+    photos = [images.load(PHOTOS / f"{name}.jpg", 24, side="long").astype(np.float32) for name in ("coffee", "chelsea")]
+    rows, captions = gallery.gallery(net, photos, ["dots", "waves"])
+    assert captions[1:] == [["dots"], ["waves"]] and len(rows) == 3
+    for row, style in zip(rows[1:], ("dots", "waves"), strict=True):
+        for cell, photo in zip(row, photos, strict=True):
+            assert np.abs(cell - painted(here, photo, style)).max() < 0.05
+
+
+def test_a_strip_is_a_walk_between_two_rows(here):
+    photo = images.load(PHOTOS / "coffee.jpg", 24, side="long").astype(np.float32)
+    [row], [captions] = gallery.strip(load_style("many.h5"), photo, "dots", "waves")
+    assert captions[1] == "dots 75%, waves 25%"
+    for cell, share in zip(row, gallery.STEPS, strict=True):
+        assert np.abs(cell - painted(here, photo, {"dots": 1 - share, "waves": share})).max() < 0.05
+    assert gallery.strip(load_style("many.h5"), photo, "identity", "waves")[1][0][1] == "strength 0.25, waves"
+
+
+def test_the_command(here, capsys):
+    gallery.main(["--weights", "many.h5", "--size", "24", "--out", "sheet.png"])
+    assert images.load("sheet.png").shape[1] == 8 + 3 * (24 + 8)  # three photos, a row for each of two styles
+    gallery.main(["--weights", "many.h5", "--size", "24", "--strip", "dots", "waves", "--out", "strip.png"])
+    assert images.load("strip.png").shape[1] == 8 + 5 * (24 + 8)
+    assert "wrote strip.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--styles", "stars"], "no style 'stars'; choose from waves, dots, identity"),
+        (["--size", "1"], "--size is 1"),
+        (["--out", "sheet.txt"], "sheet.txt"),
+        (["--images", "nowhere.jpg"], "nowhere.jpg"),
+        (["--weights", "starry_night"], "one style only"),
+    ],
+)
+def test_mistakes(here, options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        gallery.main(["--weights", "many.h5", *options])
+    assert not (tmp_path / "gallery.jpg").exists()
