@@ -23,7 +23,7 @@ from tinynst.device import asarray, to_numpy
 from tinynst.networks.vgg import LAYERS, VGG16
 
 # Linear in x and without parameters: their backward needs no array of the forward, so dy may have its own dtype and device.
-KEEP_NO_ARRAYS = ("center_crop", "reflect_pad2d", "upsample_bicubic", "upsample_bilinear", "upsample_nearest")
+KEEP_NO_ARRAYS = ("center_crop", "reflect_pad2d", "upsample_bicubic", "upsample_smooth", "upsample_nearest")
 
 
 @dataclass(eq=False)

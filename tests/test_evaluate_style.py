@@ -225,7 +225,7 @@ PAINTINGS = {"a": "night_cafe.jpg", "b": "mine.png"}  # one that ships, and one 
 
 def many(path, seed=0, b=None):
     """Weights of a tiny net of the styles a, b and identity; `b` changes the objective of b."""
-    net = style_net(width=2, styles=("a", "b", "identity"), upsample="bilinear", padding="each", seed=seed)
+    net = style_net(width=2, styles=("a", "b", "identity"), upsample="smooth", padding="each", seed=seed)
     rng = np.random.default_rng(seed)
     arrays = {
         name: array + (0.3 * rng.standard_normal(array.shape) if name.endswith((".gamma", ".beta")) else 0)
@@ -236,7 +236,7 @@ def many(path, seed=0, b=None):
         for name, objective in OBJECTIVES.items()
     ]
     records.append({"name": "identity", "objective": None})
-    settings = {"norm": "instance", "upsample": "bilinear", "width": 2, "padding": "each"}
+    settings = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
     weights.save(path, arrays, {"kind": "style", "style_image": "night_cafe.jpg", "styles": records, "settings": settings})
     return path
 

@@ -18,7 +18,7 @@ from tinynst.layers import (
     ScaledTanh,
     Sequential,
     Upsample,
-    UpsampleBilinear,
+    UpsampleSmooth,
 )
 
 IMAGE = (2, 7, 6, 3)
@@ -55,7 +55,7 @@ class Mixed(ConditionalInstanceNorm):
 
 LAYERS = {
     "ConditionalInstanceNorm": lambda xp: Mixed(4, 3, relu=True, **made(xp)),
-    "UpsampleBilinear": lambda xp: UpsampleBilinear(),
+    "UpsampleSmooth": lambda xp: UpsampleSmooth(),
     "Conv": lambda xp: Conv(3, 4, 3, stride=2, pad=1, **drawn(xp)),
     "Conv with bias": lambda xp: Conv(3, 4, 5, pad=2, bias=True, **drawn(xp)),
     "ConvTranspose": lambda xp: ConvTranspose(3, 4, **drawn(xp)),

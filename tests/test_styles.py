@@ -9,7 +9,7 @@ from tinynst.networks import style_net
 from tinynst.samples import STYLES
 from tinynst.stylize import load_style, stylize
 
-SETTINGS = {"norm": "instance", "upsample": "bilinear", "width": 2, "padding": "each"}
+SETTINGS = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
 OBJECTIVE = {"content_layers": ["relu3_3"], "content_weights": [1.0], "style_layers": ["relu1_2"], "style_weights": [2.0]}
 OBJECTIVE |= {"tv_weight": 0.0, "style_size": 64}
 

@@ -161,7 +161,7 @@ def test_init_starts_from_given_weights(tmp_path, small):
 
 # --- several paintings ---
 
-MANY = ["--upsample", "bilinear", "--padding", "each", "--tv-weight", "0"]
+MANY = ["--upsample", "smooth", "--padding", "each", "--tv-weight", "0"]
 TWO = ["--style", str(STYLES / "night_cafe.jpg"), str(STYLES / "starry_night.jpg")]
 
 
@@ -253,7 +253,7 @@ def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two
     rows = [row for row in range(3) if all(np.array_equal(one[n], a[row]) for n, a in many.items() if a.ndim == 2)]
     assert [list(styles_of(two))[row] for row in rows] == [said]
     about = weights.read_about(tmp_path / "one" / "weights.h5")
-    assert [about["settings"][name] for name in ("upsample", "padding", "width")] == ["bilinear", "each", 2]
+    assert [about["settings"][name] for name in ("upsample", "padding", "width")] == ["smooth", "each", 2]
     assert about["settings"]["batch"] == train.FROM_A_NET["batch"]
     assert list(styles_of(tmp_path / "one")) == ["cafe"]
 

@@ -206,7 +206,7 @@ def test_wrong_images_are_named(shape):
 
 def gallery(xp=np, padding="each", names=("waves", "dots", "identity"), seed=2):
     """A small net of three styles whose rows differ."""
-    net = style_net(upsample="bilinear", width=2, styles=names, padding=padding, xp=xp, dtype=np.float64)
+    net = style_net(upsample="smooth", width=2, styles=names, padding=padding, xp=xp, dtype=np.float64)
     rng = np.random.default_rng(seed)
     for array in net.parameters().values():
         if array.ndim == 2:
@@ -240,7 +240,7 @@ def test_one_style_is_todays_net_and_several_differ_in_their_norms_alone():
 def test_a_row_is_the_net_of_one_style_with_its_numbers(padding):
     net, images = gallery(padding=padding), photos(2, 9, 6, 3)
     for row, name in enumerate(net.styles):
-        one = style_net(upsample="bilinear", width=2, padding=padding, dtype=np.float64)
+        one = style_net(upsample="smooth", width=2, padding=padding, dtype=np.float64)
         one.load({key: p[row] if p.ndim == 2 else p for key, p in net.parameters().items()})
         expected = one.forward(images)
         for style in (row, name, {name: 3.0}):
@@ -252,7 +252,7 @@ def test_a_row_is_the_net_of_one_style_with_its_numbers(padding):
 
 def test_a_mixture_mixes_the_rows_and_each_image_may_have_its_own():
     net, images = gallery(), photos(2, 9, 6, 3)
-    half = style_net(upsample="bilinear", width=2, padding="each", dtype=np.float64)
+    half = style_net(upsample="smooth", width=2, padding="each", dtype=np.float64)
     half.load({key: p[:2].mean(axis=0) if p.ndim == 2 else p for key, p in net.parameters().items()})
     assert np.abs(net.forward(images, style={"waves": 2, "dots": 2}) - half.forward(images)).max() < 1e-10
     both = net.forward(images, style=np.array([[1.0, 0, 0], [0, 0, 1.0]]))

@@ -187,11 +187,11 @@ class Upsample(_Plain):
         super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale)
 
 
-class UpsampleBilinear(_Plain):
-    """ops.upsample_bilinear, to twice the size."""
+class UpsampleSmooth(_Plain):
+    """ops.upsample_smooth, to twice the size."""
 
     def __init__(self):
-        super().__init__(ops.upsample_bilinear, ops.upsample_bilinear_backward)
+        super().__init__(ops.upsample_smooth, ops.upsample_smooth_backward)
 
 
 class ReLU(_Plain):

@@ -57,9 +57,9 @@ class StyleTask:
         self.net = style_net(**build, styles=rows)
         if settings["init"] != "none" and not settings["resume"]:
             self._start_from(settings["init"], build)
-        self.rates = {name: settings["lr_last"] for name in ("out.w", "out.b")}
         if settings["learn"] == "rows":
             self.net.learn_norms_only()
+        self.rates = self._rates()
 
     def _objective(self, name, image):
         """The objective that a painting (H, W, 3) sets; with --style-level, at the start of a run, its weights are found."""
@@ -73,6 +73,13 @@ class StyleTask:
         now = np.mean([made.value(photo, made.targets(photo)) for photo in photos])  # no content is lost: all of it is style
         recorded["style_weights"] = [float(f"{weight * level / now:.3g}") for weight in recorded["style_weights"]]
         return styles.style_objective(self.vgg, image, recorded)
+
+    def _rates(self):
+        """Shares of the learning rate. A row of S has a gradient in one step of S, while Adam divides by the mean square over
+        all steps: it would move the square root of S times slower than the norms of a net of one style."""
+        rows = len(self.objectives) ** 0.5 if self.net.styles else 1.0
+        rates = {name: rows for name in self.net.learnt() if name.endswith((".gamma", ".beta"))} if rows > 1 else {}
+        return rates | {name: self.settings["lr_last"] for name in ("out.w", "out.b") if name in self.net.learnt()}
 
     def _start_from(self, path, build):
         """Begin with the weights at `path`: a row of a name that is there with that row, a new one with the row that suits

@@ -58,7 +58,7 @@ OPERATIONS = [
     ("max_pool2d", {"x": (2, 7, 8, 3)}, {"size": 3}),
     ("upsample_nearest", {"x": IMAGE}, {}),
     ("upsample_nearest", {"x": IMAGE}, {"scale": 3}),
-    ("upsample_bilinear", {"x": IMAGE}, {}),
+    ("upsample_smooth", {"x": IMAGE}, {}),
     ("upsample_bicubic", {"x": IMAGE}, {}),
     ("upsample_bicubic", {"x": IMAGE}, {"scale": 3}),
     ("relu", {"x": IMAGE}, {}),

@@ -31,8 +31,8 @@ LOSS_NAMES = tuple(dict.fromkeys(name for name, _ in LOSSES))
 EASIEST_FIRST = (  # all that can be graded
     *("relu", "scaled_tanh", "feature_loss", "pixel_loss", "grid_loss", "tv_loss", "gram_matrix", "style_loss"),
     "center_crop",
-    *("upsample_nearest", "reflect_pad2d", "max_pool2d", "conv2d", "conv_transpose2d", "upsample_bicubic"),
-    *("instance_norm", "batch_norm", "Residual", "Adam"),
+    *("upsample_nearest", "reflect_pad2d", "max_pool2d", "conv2d", "conv_transpose2d", "upsample_smooth", "upsample_bicubic"),
+    *("instance_norm", "conditional_instance_norm", "batch_norm", "Residual", "Adam"),
 )
 ALONE = (*LOSS_NAMES, "Residual", "Adam")  # those that have no function ..._backward beside them
 

@@ -16,14 +16,14 @@ from ..layers import (
     ScaledTanh,
     Sequential,
     Upsample,
-    UpsampleBilinear,
+    UpsampleSmooth,
 )
 from ..ops import arguments
 from .vgg import MEAN_RGB
 
 PAD = 40  # what the five residual blocks take off again: 5 blocks * 2 convolutions * 1 pixel, at a quarter of the size
 NORMS = {"instance": InstanceNorm, "batch": BatchNorm}
-STYLE_UPSAMPLINGS = ("transpose", "nearest", "bilinear")
+STYLE_UPSAMPLINGS = ("transpose", "nearest", "smooth")
 UPSAMPLINGS = ("transpose", "nearest")
 PADDINGS = ("outer", "each")
 FACTORS = (2, 4, 8)
@@ -122,7 +122,7 @@ def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding
     unpadded 3x3 convs; two convs 3x3 of stride 1/2 back to W; conv 9x9x3 and 150*tanh. Norm and ReLU after every conv but
     the last and the residual blocks' second (norm only). W = `width` (the paper's 32; the official instance-norm nets: 16).
 
-    upsample "nearest", "bilinear": enlarge, then a 3x3 conv, in place of each transposed convolution
+    upsample "nearest", "smooth": enlarge, then a 3x3 conv, in place of each transposed convolution
     styles: how many, or their names: with several, each has its own rows in the norms (arXiv:1610.07629)
     padding "each": reflection at each convolution in place of 40 pixels before the first: a third fewer pixels at 256x256
     Raises ValueError for a wrong option.
@@ -167,7 +167,7 @@ def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding
     def up(name, c, o):
         if upsample == "transpose":
             return {name: ConvTranspose(c, o, **drawn), f"{name}_norm": normed(o)}
-        enlarge = Upsample(2) if upsample == "nearest" else UpsampleBilinear()
+        enlarge = Upsample(2) if upsample == "nearest" else UpsampleSmooth()
         return {f"{name}_{upsample}": enlarge, **conv(name, c, o, 3), f"{name}_norm": normed(o)}
 
     w = width

@@ -36,10 +36,10 @@ from .resampling import (
     upsample_bicubic,
     upsample_bicubic_backward,
     upsample_bicubic_naive,
-    upsample_bilinear,
-    upsample_bilinear_backward,
-    upsample_bilinear_naive,
     upsample_nearest,
     upsample_nearest_backward,
     upsample_nearest_naive,
+    upsample_smooth,
+    upsample_smooth_backward,
+    upsample_smooth_naive,
 )
