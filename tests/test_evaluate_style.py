@@ -16,7 +16,7 @@ from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
 
 TWO = [str(PHOTOS / "chelsea.jpg"), str(PHOTOS / "coffee.jpg")]
-SMALL = ["style", "--weights", "starry_night", "--size", "32", "--evaluations", "4"]
+SMALL = ["style", "--weights", "starry_night_single", "--size", "32", "--evaluations", "4"]
 
 
 def rows_of(out):
@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_recorded_objective(measured):
     """Made anew by hand from what the weights say: the net's value, the photo's own, and the two starts'."""
     rows = {(row["image"], row["what"], row["evaluation"]): row for row in rows_of(measured)}
     assert len(rows) == 2 * (2 + 2 * 4)
-    recorded = weights.read_about(weights.find("starry_night"))["settings"]
+    recorded = weights.read_about(weights.find("starry_night_single"))["settings"]
     objective = StyleObjective(
         VGG16.load(),
         images.load(STYLES / "starry_night.jpg", recorded["style_size"], side="long")[None],
@@ -47,7 +47,7 @@ def test_the_numbers_are_those_of_the_recorded_objective(measured):
     left = (image.shape[1] - 32) // 2
     photo = image[None, :, left : left + 32]
     targets = objective.targets(photo)
-    net = evaluate_style.load_net("starry_night")
+    net = evaluate_style.load_net("starry_night_single")
     for what, picture in {"itself": photo, "net": net.forward(photo)}.items():
         terms, _ = objective(picture, targets)
         for name, value in terms.items():
@@ -171,7 +171,7 @@ def test_on_the_stand_in_for_cupy(strict, measured, tmp_path):
         (["--weights", "no-such-style"], "no-such-style"),
         (["--images", "nowhere"], "nowhere"),
         (["--style", "nowhere.jpg"], "nowhere.jpg: no such file"),
-        (["--styles", "great_wave"], "no 'great_wave' to measure in starry_night; choose from starry_night"),
+        (["--styles", "great_wave"], "no 'great_wave' to measure in starry_night_single; choose from starry_night"),
         (["--curves", "nowhere"], "--curves nowhere: there is no report"),
         (["--size", "31"], "--size is 31; it should be at least 32"),
         (["--evaluations", "0"], "--evaluations is 0"),
@@ -193,7 +193,7 @@ def test_two_photos_of_one_name_are_refused(tmp_path):
 
 
 def test_weights_that_do_not_say_how_they_were_trained_are_refused(tmp_path):
-    arrays, about = weights.load(weights.find("starry_night"))
+    arrays, about = weights.load(weights.find("starry_night_single"))
     del about["settings"]["tv_weight"]
     weights.save(tmp_path / "w.h5", arrays, about)
     with pytest.raises(UserError, match="does not record the objective of starry_night: train this style again"):

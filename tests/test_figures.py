@@ -49,7 +49,7 @@ def test_style_reconstruction_lowers_the_loss_at_its_own_layers(vgg):
 
 
 def test_comparison_shows_the_values_of_its_pictures(photo):
-    net, objective, _ = evaluate_style.net_and_objective("starry_night", np)
+    net, objective, _ = evaluate_style.net_and_objective("starry_night_single", np)
     rows, captions = figures.comparison(net, objective, [photo], 10)
     assert [len(row) for row in rows] == [4] and len(captions[0]) == 4
     targets = objective.targets(photo[None])

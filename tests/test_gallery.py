@@ -54,7 +54,7 @@ def test_the_command(here, capsys):
         (["--size", "1"], "--size is 1"),
         (["--out", "sheet.txt"], "sheet.txt"),
         (["--images", "nowhere.jpg"], "nowhere.jpg"),
-        (["--weights", "starry_night"], "one style only"),
+        (["--weights", "starry_night_single"], "one style only"),
     ],
 )
 def test_mistakes(here, options, message, tmp_path):

@@ -230,7 +230,7 @@ def test_saturated_counts_white_and_black_after_clipping():
     picture = np.full((4, 5, 3), 128.0)
     picture[0, 0], picture[0, 1], picture[0, 2] = (255, 254, 300), (0, 1, -20), (255, 255, 250)
     picture[1, 0], picture[1, 1] = (253.5, 255, 255), (255, 0, 0)
-    assert metrics.saturated(picture) == 2 / 20
-    assert metrics.saturated(picture, edge=5) == 4 / 20
+    assert metrics.saturated(picture, edge=1) == 2 / 20
+    assert metrics.saturated(picture) == 4 / 20
     assert metrics.saturated(picture.astype(np.uint8)[2:]) == 0
     assert metrics.saturated(np.full((4, 5, 3), 255, np.uint8)) == 1

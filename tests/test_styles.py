@@ -99,9 +99,12 @@ def test_strength_walks_from_the_identity_row_to_the_style(ships):
     photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
     loaded = load_style("dots")
     assert np.array_equal(stylize(loaded, photo, 0), photo)
+    lost = photo - net.forward(photo[None], style="identity")[0]
     for strength in (0.25, 0.5, 1):
-        expected = net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0].clip(0, 255)
-        assert np.abs(stylize(loaded, photo, strength) - expected).max() < 0.05
+        expected = net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0] + (1 - strength) * lost
+        assert np.abs(stylize(loaded, photo, strength) - expected.clip(0, 255)).max() < 0.05
+    steps = [np.abs(stylize(loaded, photo, s) - stylize(loaded, photo, s + 0.01)).mean() for s in (0, 0.3, 0.98, 0.99)]
+    assert max(steps) < 5  # no jump at either end
 
 
 def test_one_style_taken_out_of_many_paints_the_same(ships, capsys):

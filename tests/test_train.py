@@ -216,6 +216,18 @@ def test_each_round_of_steps_is_for_every_style_once():
     assert list(itertools.islice(task._rows(7), 5)) == rows[7:12]
 
 
+def test_rows_of_many_styles_learn_faster_and_the_last_layer_as_fast_as_it_is_told(tmp_path, small):
+    """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it got."""
+    out, moved = tmp_path / "run", {}
+    train.main([*small, *MANY, *TWO, "--iterations", "1", "--lr", "1e-3", "--lr-last", "0.1", "--out", str(out)])
+    start = style_net("instance", "smooth", 2, 3, "each").parameters()
+    for name, array in net_of(out).items():
+        moved[name] = np.abs(array - start[name]).max()
+    assert moved["residual2.conv1.w"] == pytest.approx(1e-3, rel=0.01)
+    assert moved["residual2.norm1.gamma"] == pytest.approx(3**0.5 * 1e-3, rel=0.01)
+    assert moved["out.w"] == pytest.approx(1e-4, rel=0.01)
+
+
 def test_many_styles_resume_bit_for_bit(two, tmp_path, small):
     options = [*small, *MANY, *TWO, "--lr", "1e-2", "--style-level", "1e5"]
     train.main([*options, "--iterations", "3", "--out", str(tmp_path / "run")])

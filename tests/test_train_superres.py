@@ -158,7 +158,7 @@ def test_init_starts_a_feature_net_from_a_pixel_net(tmp_path):
     with pytest.raises(UserError, match="does not fit --factor, --norm, --upsample and --width"):
         train_superres.main([*options, "--width", "3", "--out", "other"])
     with pytest.raises(UserError, match="holds style weights, not superres weights"):
-        train_superres.main([*options, "--init", "starry_night", "--out", "other"])
+        train_superres.main([*options, "--init", "starry_night_single", "--out", "other"])
 
 
 @pytest.mark.parametrize(

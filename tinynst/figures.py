@@ -90,7 +90,12 @@ def _parser():
     add("--out", metavar="FOLDER", required=True, default=argparse.SUPPRESS, help="where figure3.jpg, ... go")
     add("--only", nargs="+", type=int, choices=(3, 4, 5), default=[3, 4, 5], metavar="N", help="these figures")
     add("--photos", nargs="+", metavar="IMAGE", help="figure 3 takes the first, figure 5 all (default: two that ship)")
-    add("--style", metavar="NAME|FILE.h5", default="starry_night", help="figure 5: the net; its painting is that of figure 4")
+    add(
+        "--style",
+        metavar="NAME|FILE.h5",
+        default="starry_night_single",
+        help="figure 5: the net; its painting is that of figure 4",
+    )
     add("--size", type=int, default=128, help="side of the pictures, in pixels: the middle squares of the photos")
     add("--evaluations", type=int, default=150, metavar="N", help="of each objective (about 0.2 seconds each on two cores)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")

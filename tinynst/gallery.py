@@ -12,6 +12,7 @@ from .styles import IDENTITY
 from .stylize import load_style, stylize
 
 SHOWN = ("neuschwanstein.jpg", "horses.jpg", "chelsea.jpg")
+QUALITY = 80  # of a JPEG: a page of pictures to look at, not to work on
 STEPS = (0, 0.25, 0.5, 0.75, 1)
 
 
@@ -25,16 +26,17 @@ def gallery(net, photos, names):
 
 
 def strip(net, photo, first, second):
-    """The same for one photo on the way from one style to another; the first may be "identity", the photo itself."""
-    pictures = [_painted(net, photo, {first: 1 - share, second: share}) for share in STEPS]
+    """The same for one photo on the way from one style to another; from "identity", the photo, it is a walk in strength."""
     if first == IDENTITY:
+        pictures = [_painted(net, photo, second, share) for share in STEPS]
         return [pictures], [[f"strength {share:g}, {second.replace('_', ' ')}" for share in STEPS]]
+    pictures = [_painted(net, photo, {first: 1 - share, second: share}) for share in STEPS]
     return [pictures], [[f"{first} {1 - share:.0%}, {second} {share:.0%}".replace("_", " ") for share in STEPS]]
 
 
-def _painted(net, photo, style):
+def _painted(net, photo, style, strength=1.0):
     net.style = net.mixture(style)
-    return stylize(net, photo)
+    return stylize(net, photo, strength)
 
 
 def main(arguments=None):
@@ -64,7 +66,7 @@ def main(arguments=None):
         rows, captions = strip(net, photos[0], *options.strip)
     else:
         rows, captions = gallery(net, photos, options.styles or [name for name in net.styles if name != IDENTITY])
-    images.save(out, images.sheet(rows, captions))
+    images.save(out, images.sheet(rows, captions), QUALITY)
     print(f"wrote {out}")
 
 

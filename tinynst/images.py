@@ -311,18 +311,18 @@ def check_writable(path):
     return path
 
 
-def save(path, image):
+def save(path, image, quality=95):
     """Write `image`, 0..255, clipped and rounded, in the format that the suffix of `path` says.
 
     image: (H, W, 3) RGB; (H, W) grey; or (H, W, 4) RGB and alpha, on white where the format knows no transparency.
-    JPEG has quality 95 and keeps full colour resolution: stylised images have hard colour edges. Written whole or not
+    JPEG has `quality` 95 and keeps full colour resolution: stylised images have hard colour edges. Written whole or not
     at all; folders on the way are made. Raises UserError for an unknown suffix and where nothing can be written.
     """
     path = check_writable(path)
     picture = Image.fromarray(to_uint8(image))
     if picture.mode == "RGBA" and path.suffix.lower() in OPAQUE:
         picture = _to_rgb(picture)
-    options = {"quality": 95}
+    options = {"quality": quality}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         options["subsampling"] = 0
     try:

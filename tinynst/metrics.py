@@ -140,7 +140,7 @@ def border_lines(picture, width=32):
     return (np.mean(profiles, axis=0) + tiny) / (np.mean(inside) + tiny)
 
 
-def saturated(picture, edge=1.0):
+def saturated(picture, edge=10.0):
     """The share of the pixels, 0..1, that are white or black within `edge` grey levels in all three channels, once the
     picture (H, W, 3) is clipped to 0..255."""
     arguments.shape("picture", picture, "H", "W", 3)

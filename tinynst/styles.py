@@ -126,14 +126,26 @@ def resolve(text):
     Raises UserError, with the names that there are, where the text means nothing.
     """
     text = str(text)
-    if Path(text).exists() or (weights.SHIPPED / f"{text}.h5").is_file():
-        return weights.find(text), None
     file = re.fullmatch(r"(.+\.h5):(.+)", text)
-    path = weights.find(file[1] if file else GALLERY) if file or _gallery().is_file() else None
-    if path is None or (not file and text.endswith(".h5")):
-        return weights.find(text), None  # which says what is wrong
-    known, mix = names(weights.read_about(path)), {}
-    for word in (file[2] if file else text).split():
+    if file and not Path(text).is_file():
+        path = weights.find(file[1])
+        return path, _mixture(file[2], names(weights.read_about(path)))
+    gallery = weights.SHIPPED / f"{GALLERY}.h5"
+    known = names(weights.read_about(gallery)) if gallery.is_file() else ()
+    if {word.partition(":")[0] for word in text.split()} & set(known):
+        return gallery, _mixture(text, known)
+    try:
+        return weights.find(text), None
+    except UserError:
+        if known and not text.endswith(".h5") and not Path(text).exists() and text not in weights.shipped(None):
+            _mixture(text, (*known, *weights.shipped("style")))  # says which word is wrong
+        raise
+
+
+def _mixture(text, known):
+    """{name: share} of "A:0.6 B:0.4"; shares that are not said are one."""
+    mix = {}
+    for word in text.split():
         name, _, share = word.partition(":")
         if name not in known:
             there = ", ".join(known) or "none: it holds one style only"
@@ -142,11 +154,7 @@ def resolve(text):
             mix[name] = mix.get(name, 0.0) + (float(share) if share else 1.0)
         except ValueError:
             raise UserError(f"--style: the share of {name} is {share!r}; it should be a number, as in {name}:0.5") from None
-    return path, mix
-
-
-def _gallery():
-    return weights.SHIPPED / f"{GALLERY}.h5"
+    return mix
 
 
 def shipped():

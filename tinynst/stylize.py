@@ -56,12 +56,16 @@ def stylize(net, image, strength=1.0, preserve_color=False):
         raise ValueError(f"strength must be from 0 to 1, not {strength}")
     xp = device.array_module(*net.parameters().values())
     photo = device.to_numpy(image).astype(np.float32)
-    mix, blend = net.style, np.float32(strength)
-    if IDENTITY in net.styles and strength > 0:
-        mix, blend = strength * mix + (1 - strength) * net.mixture(IDENTITY), np.float32(1)
-    painted = device.to_numpy(net.forward(device.asarray(photo[None], xp), style=mix))[0].clip(0, 255)
+    y = device.asarray(photo[None], xp)
+    walk = IDENTITY in net.styles and 0 < strength < 1
+    mix = strength * net.style + (1 - strength) * net.mixture(IDENTITY) if walk else net.style
+    painted = device.to_numpy(net.forward(y, style=mix))[0]
+    if walk:  # the photo's row gives it back a little soft: what it loses comes back as strength goes to zero
+        painted = painted + np.float32(1 - strength) * (photo - device.to_numpy(net.forward(y, style=IDENTITY))[0])
+    painted = painted.clip(0, 255)
     if preserve_color:
         painted = images.preserve_color(painted, photo)
+    blend = np.float32(1 if walk else strength)
     return blend * painted + (1 - blend) * photo
 
 

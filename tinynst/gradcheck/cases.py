@@ -232,6 +232,7 @@ def _cases():
         "BatchNorm": _new(layers.BatchNorm, 3, relu=True),
         "ReflectPad": lambda xp: layers.ReflectPad(2),
         "Upsample": lambda xp: layers.Upsample(2),
+        "UpsampleSmooth": lambda xp: layers.UpsampleSmooth(),
         "ReLU": lambda xp: layers.ReLU(),
         "ScaledTanh": lambda xp: layers.ScaledTanh(150.0),
         "Residual": residual,
@@ -242,6 +243,9 @@ def _cases():
             build = _new(style_net, norm, upsample, width=2)
             label = f"norm={norm}, upsample={upsample}, width=2"
             cases.append(Case("style_net", label, layer_case(build, (2, 6, 5, 3), scale=60.0), samples=3))
+    build = _new(style_net, upsample="smooth", styles=3, width=2)
+    label = "styles=3, upsample=smooth, width=2"
+    cases.append(Case("style_net", label, layer_case(build, (2, 6, 5, 3), scale=60.0), samples=3))
     for options in (
         {"factor": 2},
         {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True},
