@@ -6,6 +6,7 @@ import functools
 import numpy as np
 
 from .. import parallel
+from ..device import array_module
 from . import arguments
 
 
@@ -42,15 +43,19 @@ def upsample_nearest_naive(x, scale=2):
     return y
 
 
+SMOOTH = (5 / 64, 20 / 64, 26 / 64, 12 / 64, 1 / 64)  # of five neighbours, for the first of each two new pixels
+
+
 def upsample_smooth(x):
-    """Enlarge x (N, H, W, C) to y (N, 2*H, 2*W, C) by the binomial weights 1, 5, 10, 10, 5, 1; edges repeat.
+    """Enlarge x (N, H, W, C) to y (N, 2*H, 2*W, C) without a trace of the grid that x lies on; edges repeat.
 
-        y[2i]   = (5 x[i-1] + 10 x[i] +   x[i+1]) / 16
-        y[2i+1] = (  x[i-1] + 10 x[i] + 5 x[i+1]) / 16         down the rows, then along them
+        y[2i]   = (5 x[i-2] + 20 x[i-1] + 26 x[i] + 12 x[i+1] +   x[i+2]) / 64
+        y[2i+1] = (  x[i-2] + 12 x[i-1] + 26 x[i] + 20 x[i+1] + 5 x[i+2]) / 64         down the rows, then along them
 
-    Nearest neighbour repeats each pixel: a step lies between two pairs and none within a pair, and the ReLU that follows
-    makes of that a pattern, threads 2 and 4 pixels apart all over the picture. Here the steps within a pair and between two
-    differ little (their variances as 1 to 1.6; of bilinear enlargement as 1 to 4), so that a net can hardly see the grid.
+    That is a blur by 1/4, 1/2, 1/4 and enlargement by the binomial weights 1, 5, 10, 10, 5, 1. The blur takes out what changes
+    its sign from one pixel of x to the next: drawn on the grid, such a texture comes through nearest or bilinear enlargement,
+    and the ReLU behind them makes its harmonics, threads that lie 2 and 4 pixels apart all over the picture.
+
     Returns (y, cache). Raises ValueError for a wrong shape, TypeError for a wrong dtype.
     """
     xp = arguments.floating(x=x)
@@ -61,12 +66,10 @@ def upsample_smooth(x):
     def job(block):
         image, rows = block
         near, cut = _with_neighbours(rows, h)
-        window = x[image, near]
-        tall = xp.empty((window.shape[0], 2 * window.shape[1], w, c), x.dtype)
-        _double(window, tall, 1)
-        _double(tall[:, 2 * cut.start : 2 * cut.stop], y[image, 2 * rows.start : 2 * rows.stop], 2)
+        tall = _double(x[image, near], 1)
+        y[image, 2 * rows.start : 2 * rows.stop] = _double(tall[:, 2 * cut.start : 2 * cut.stop], 2)
 
-    parallel.run(job, parallel.blocks(xp, n, h, 10 * w * c * x.itemsize))
+    parallel.run(job, parallel.blocks(xp, n, h, 12 * w * c * x.itemsize))
     return y, x.shape
 
 
@@ -83,40 +86,43 @@ def upsample_smooth_backward(dy, cache):
         narrow = _double_backward(dy[image, 2 * near.start : 2 * near.stop], 2)
         dx[image, rows] = _double_backward(narrow, 1)[:, cut]
 
-    parallel.run(job, parallel.blocks(xp, n, h, 10 * w * c * dy.itemsize))
+    parallel.run(job, parallel.blocks(xp, n, h, 12 * w * c * dy.itemsize))
     return (dx,)
 
 
 def _with_neighbours(rows, height):
-    """The slice `rows` with a row more on each side, where there is one; and where in it `rows` lie."""
-    near = slice(max(0, rows.start - 1), min(height, rows.stop + 1))
+    """The slice `rows` with two rows more on each side, where there are; and where in it `rows` lie."""
+    near = slice(max(0, rows.start - 2), min(height, rows.stop + 2))
     return near, slice(rows.start - near.start, rows.stop - near.start)
 
 
-def _double(x, y, axis):
-    """Write x, with every element along `axis` made two, to y."""
-    before = (slice(None),) * axis
-    one = x * 0.0625
-    five, ten = 5 * one, 10 * one
-    for phase, last, following in ((0, five, one), (1, one, five)):  # what the neighbour before counts, and the one after
-        part = y[*before, phase::2]
-        part[...] = ten
-        part[*before, 1:] += last[*before, :-1]
-        part[*before, :1] += last[*before, :1]
-        part[*before, :-1] += following[*before, 1:]
-        part[*before, -1:] += following[*before, -1:]
+def _double(x, axis):
+    """x with every element along `axis` made two."""
+    xp, size, before = array_module(x), x.shape[axis], (slice(None),) * axis
+    padded = xp.empty((*x.shape[:axis], size + 4, *x.shape[axis + 1 :]), x.dtype)
+    padded[*before, 2 : size + 2] = x
+    padded[*before, :2] = x[*before, :1]
+    padded[*before, size + 2 :] = x[*before, -1:]
+    y = xp.empty((*x.shape[:axis], 2 * size, *x.shape[axis + 1 :]), x.dtype)
+    for phase, weights in enumerate((SMOOTH, SMOOTH[::-1])):
+        part = weights[0] * padded[*before, :size]
+        for k in range(1, 5):
+            part += weights[k] * padded[*before, k : k + size]
+        y[*before, phase::2] = part
+    return y
 
 
 def _double_backward(dy, axis):
     """The adjoint of `_double`."""
-    before = (slice(None),) * axis
-    even, odd = dy[*before, 0::2] * 0.0625, dy[*before, 1::2] * 0.0625
-    dx = 10 * (even + odd)
-    last, following = 5 * even + odd, even + 5 * odd
-    dx[*before, :-1] += last[*before, 1:]
-    dx[*before, :1] += last[*before, :1]
-    dx[*before, 1:] += following[*before, :-1]
-    dx[*before, -1:] += following[*before, -1:]
+    xp, size, before = array_module(dy), dy.shape[axis] // 2, (slice(None),) * axis
+    padded = xp.zeros((*dy.shape[:axis], size + 4, *dy.shape[axis + 1 :]), dy.dtype)
+    for phase, weights in enumerate((SMOOTH, SMOOTH[::-1])):
+        part = dy[*before, phase::2]
+        for k in range(5):
+            padded[*before, k : k + size] += weights[k] * part
+    dx = padded[*before, 2 : size + 2]
+    dx[*before, :1] += padded[*before, :2].sum(axis=axis, keepdims=True)  # the edge was repeated: what came from each copy adds
+    dx[*before, -1:] += padded[*before, size + 2 :].sum(axis=axis, keepdims=True)
     return dx
 
 
@@ -124,13 +130,13 @@ def upsample_smooth_naive(x):
     """The definition in plain loops, for tests and lessons."""
     n, h, w, c = x.shape
     y = np.zeros((n, 2 * h, 2 * w, c), x.dtype)
-    weights = ((5, 10, 1), (1, 10, 5))
+    weights = ((5, 20, 26, 12, 1), (1, 12, 26, 20, 5))
     for i in range(2 * h):
         for j in range(2 * w):
-            for a in (-1, 0, 1):
-                for b in (-1, 0, 1):
+            for a in range(-2, 3):
+                for b in range(-2, 3):
                     row, column = min(max(i // 2 + a, 0), h - 1), min(max(j // 2 + b, 0), w - 1)
-                    y[:, i, j] += weights[i % 2][a + 1] * weights[j % 2][b + 1] / 256 * x[:, row, column]
+                    y[:, i, j] += weights[i % 2][a + 2] * weights[j % 2][b + 2] / 64**2 * x[:, row, column]
     return y
 
 
