@@ -18,7 +18,7 @@ from .samples import PHOTOS, STYLES
 from .styles import IDENTITY
 
 # From a net that paints already, a painting is learnt in about ten minutes on two cores.
-FROM_A_NET = {"iterations": 800, "batch": 1, "lr": 4e-4, "lr_rise": 20, "lr_fall": 0.5, "every": 200}
+FROM_A_NET = {"iterations": 800, "batch": 1, "lr": 1e-3, "lr_last": 0.1, "lr_rise": 20, "lr_fall": 0.5, "every": 200}
 # With no argument at all: about two minutes.
 SHORT_RUN = {"iterations": 150, "every": 75}
 STYLE = "starry_night.jpg"
