@@ -464,3 +464,13 @@ def test_a_step_hardly_waits_for_the_gpu(strict):
     strict.reset_counters()
     train(strict, 2, "instance")
     assert strict.synchronisations - once == 4
+
+
+def test_adam_gives_some_parameters_a_share_of_the_rate():
+    """The first step is lr in size whatever the gradient is."""
+    p = {"a": np.zeros(3), "b": np.zeros(3)}
+    adam = Adam(p, lr=0.1)
+    adam.rates = {"b": 0.25}
+    adam.step({"a": np.array([1.0, -2, 3]), "b": np.array([1.0, -2, 3])})
+    np.testing.assert_allclose(p["a"], [-0.1, 0.1, -0.1], rtol=1e-6)
+    np.testing.assert_allclose(p["b"], [-0.025, 0.025, -0.025], rtol=1e-6)

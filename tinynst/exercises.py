@@ -19,7 +19,7 @@ from .files import written_whole
 from .gradcheck.cases import LOSSES, OPERATIONS, draw
 
 NOT_WRITTEN = 'raise NotImplementedError("not yet written")'
-LIBRARY_ONLY = ("relu", "memo", "need", "weight", "input_gradient")  # arguments that an exercise does without
+LIBRARY_ONLY = ("relu", "memo", "need", "weight", "input_gradient", "mix")  # arguments that an exercise does without
 CUTS = {  # what the library's docstrings say of those, and what stands there instead
     "`relu=True` returns max(y, 0), done while each block is in cache. ": "",
     "`memo`: a dict kept between calls with a kernel that never changes; it holds the kernel's Winograd transform. ": "",

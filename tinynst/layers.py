@@ -3,8 +3,6 @@
 A layer has `forward(x, training)`, `backward(dy, input_gradient=True)`, and three dicts of arrays: `parameters()`, learnt;
 `gradients()`, the same keys, after a backward pass; `buffers()`, kept but not learnt (batch norm's running statistics). In
 training, forward keeps what backward needs and backward uses it up; otherwise nothing is kept, and memory stays small.
-A `conditional` layer's forward takes a mixture of styles too. A `frozen` layer has parameters that are not learnt: it makes no
-gradients by them.
 """
 
 import numpy as np
@@ -13,7 +11,8 @@ from . import ops, parallel
 
 
 class Layer:
-    """What all layers share; a layer without parameters only says what its operation is."""
+    """What all layers share; a layer without parameters only says what its operation is. The forward of a `conditional` layer
+    takes a mixture of styles too. A `frozen` layer has parameters that are not learnt: it makes no gradients by them."""
 
     conditional = False
     frozen = False

@@ -16,14 +16,14 @@ class Adam:
         v = b2*v + (1 - b2)*g^2         and of its square
         p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t): they started at zero
 
-    Each number moves by about lr, however large its gradient is. `rates` {name: share} gives some parameters less of it.
+    Each number moves by about lr, however large its gradient is.
     """
 
-    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, rates=None):
+    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
         if not lr >= 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}")
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
-        self.rates = dict(rates or {})
+        self.rates = {}  # {name: share of lr} of parameters that should move less than the others, or more
         flat = _flat(self.parameters)  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
         self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)

@@ -127,7 +127,8 @@ class Trainer(Loop):
     def __init__(self, task, out, iterations, schedule, every, settings):
         super().__init__(out, iterations, every)
         self.task, self.schedule, self.settings = task, schedule, settings
-        self.adam = Adam(task.net.learnt(), schedule["lr"], rates=task.rates)
+        self.adam = Adam(task.net.learnt(), schedule["lr"])
+        self.adam.rates = task.rates
 
     def batches(self):
         return self.task.batches(self.iteration)
