@@ -270,6 +270,17 @@ def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two
     assert list(styles_of(tmp_path / "one")) == ["cafe"]
 
 
+def test_style_weights_that_are_given_count_as_they_are(two, tmp_path, small):
+    """Though the net that the run starts from was balanced by --style-level."""
+    options = ["--iterations", "1", "--image-size", "32", "--init", str(two / "weights.h5"), *small[small.index("--samples") :]]
+    for weights_given, expected in ((["3"], [3, 3]), (["0"], [0, 0])):
+        out = tmp_path / weights_given[0]
+        train.main([*options, "--style-weights", *weights_given, "--out", str(out)])
+        assert styles_of(out)["starry_night"]["objective"]["style_weights"] == expected
+    train.main([*options, "--out", str(tmp_path / "level")])
+    assert styles_of(tmp_path / "level")["starry_night"]["objective"] == styles_of(two)["starry_night"]["objective"]
+
+
 def test_the_nearest_row_is_the_one_with_the_lowest_loss():
     class WantsRow:
         """An objective that is lowest for what one row paints."""

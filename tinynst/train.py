@@ -67,7 +67,7 @@ class StyleTask:
         image = self.xp.asarray(image[None])
         made = styles.style_objective(self.vgg, image, recorded)
         level = self.settings["style_level"]
-        if not level or self.settings["resume"]:
+        if not level or not made.style or self.settings["resume"]:
             return made
         photos = [self.xp.asarray(images.load(PHOTOS / photo, 256)[None]) for photo in TEST_PHOTOS]
         now = np.mean([made.value(photo, made.targets(photo)) for photo in photos])  # no content is lost: all of it is style
@@ -292,6 +292,8 @@ def _complete(s, explicit):
             s["init"] = str(styles.resolve(s["init"])[0])
             recorded = runs.read_init(s["init"])[1].get("settings", {})
             s |= {name: recorded[name] for name in (*NET, *OBJECTIVE) if name in recorded and name not in explicit}
+            if "style_weights" in explicit and "style_level" not in explicit:
+                s["style_level"] = 0.0  # weights that were given count as they are
             quick = FROM_A_NET if s["device"] == "cpu" else {}
             s |= {name: value for name, value in quick.items() if name not in explicit}
             s |= SHORT_RUN if not explicit else {}
