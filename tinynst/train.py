@@ -300,6 +300,7 @@ def _complete(s, explicit):
         if preset:
             objective = preset["objective"] | {"style_level": 0.0}  # its weights were found already
             s |= {name: value for name, value in objective.items() if name not in explicit}
+    if "styles" not in s:  # a new run, or one that was begun before nets could have several
         s["styles"] = _records(s)
     name = Path(s["style"][0]).stem if len(s["style"]) == 1 else f"{len(s['style'])}-styles"
     s["out"] = s["out"] or runs.fresh_folder(name if explicit else f"{name}-short")

@@ -124,7 +124,7 @@ def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding
 
     upsample "nearest", "smooth": enlarge, then a 3x3 conv, in place of each transposed convolution
     styles: how many, or their names: with several, each has its own rows in the norms (arXiv:1610.07629)
-    padding "each": reflection at each convolution in place of 40 pixels before the first: a third fewer pixels at 256x256
+    padding "each": reflection at each convolution in place of 40 pixels before the first: there four tenths fewer pixels at 256
     Raises ValueError for a wrong option.
     """
     choices = {"norm": (norm, NORMS), "upsample": (upsample, STYLE_UPSAMPLINGS), "padding": (padding, PADDINGS)}

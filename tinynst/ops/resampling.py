@@ -47,7 +47,7 @@ SMOOTH = (5 / 64, 20 / 64, 26 / 64, 12 / 64, 1 / 64)  # of five neighbours, for 
 
 
 def upsample_smooth(x):
-    """Enlarge x (N, H, W, C) to y (N, 2*H, 2*W, C) without a trace of the grid that x lies on; edges repeat.
+    """Enlarge x (N, H, W, C) to y (N, 2*H, 2*W, C) so that little is left of the grid that x lies on; edges repeat.
 
         y[2i]   = (5 x[i-2] + 20 x[i-1] + 26 x[i] + 12 x[i+1] +   x[i+2]) / 64
         y[2i+1] = (  x[i-2] + 12 x[i-1] + 26 x[i] + 20 x[i+1] + 5 x[i+2]) / 64         down the rows, then along them
