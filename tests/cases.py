@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tinynst import ops, parallel
+from tinynst import ops
 from tinynst.device import asarray, to_numpy
 from tinynst.networks.vgg import LAYERS, VGG16
+from tinynst.ops.fast import parallel
 
 # Linear in x and without parameters: their backward needs no array of the forward, so dy may have its own dtype and device.
 KEEP_NO_ARRAYS = ("center_crop", "reflect_pad2d", "upsample_bicubic", "upsample_smooth", "upsample_nearest")
@@ -48,7 +49,9 @@ class Case:
         """{name: NumPy array in float64}, standard normal, variances positive."""
         rng = np.random.default_rng(seed)
         arrays = {name: rng.standard_normal(shape) for name, shape in self.shapes.items()}
-        return {name: np.abs(array) + 0.5 if name.endswith("_var") else array for name, array in arrays.items()}
+        return {
+            name: np.abs(array) + 0.5 if name.endswith("_var") else array for name, array in arrays.items()
+        }
 
     @functools.cached_property
     def dy(self):
@@ -89,10 +92,15 @@ class Case:
         arrays, rng, step = self.draw(), np.random.default_rng(2), 1e-5
 
         def change(name, direction):
-            sides = [(self.twin(arrays | {name: arrays[name] + s * direction}) * self.dy).sum() for s in (step, -step)]
+            sides = [
+                (self.twin(arrays | {name: arrays[name] + s * direction}) * self.dy).sum()
+                for s in (step, -step)
+            ]
             return (sides[0] - sides[1]) / (2 * step)
 
-        directions = {name: [rng.standard_normal(self.shapes[name]) for _ in range(2)] for name in self.learnt}
+        directions = {
+            name: [rng.standard_normal(self.shapes[name]) for _ in range(2)] for name in self.learnt
+        }
         return {name: [(d, change(name, d)) for d in directions[name]] for name in self.learnt}
 
 
@@ -260,7 +268,9 @@ def assert_close(a, b, tolerance):
     assert a.shape == b.shape
     assert np.isfinite(a).all()
     difference = np.abs(a.astype(np.float64) - b).max()
-    assert difference <= tolerance * np.abs(b).max(), f"differs by {difference}, the largest is {np.abs(b).max()}"
+    assert difference <= tolerance * np.abs(b).max(), (
+        f"differs by {difference}, the largest is {np.abs(b).max()}"
+    )
 
 
 def refuses(error, name, call):

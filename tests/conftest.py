@@ -15,7 +15,9 @@ import strict_cupy
 
 def _find_gpu():
     """Return (the real CuPy, None), or (None, why there is none)."""
-    with warnings.catch_warnings():  # CuPy warns where it finds no CUDA: that is an answer here, not a failure
+    with (
+        warnings.catch_warnings()
+    ):  # CuPy warns where it finds no CUDA: that is an answer here, not a failure
         warnings.simplefilter("ignore")
         try:
             cupy = importlib.import_module("cupy")

@@ -12,11 +12,21 @@ import re
 import types
 from pathlib import Path
 
-from tinynst.files import written_whole
+from tinynst.data.files import written_whole
 
 MODULES = ("cupy", "cupy.linalg", "cupy.random", "cupy.lib.stride_tricks")
 CLASSES = ("cupy.ndarray", "cupy.random.Generator", "cupy.random.RandomState")
-UFUNC_KEYWORDS = ("axis", "casting", "dtype", "keepdims", "order", "out", "signature", "subok", "where")  # NumPy's
+UFUNC_KEYWORDS = (
+    "axis",
+    "casting",
+    "dtype",
+    "keepdims",
+    "order",
+    "out",
+    "signature",
+    "subok",
+    "where",
+)  # NumPy's
 NAMES = Path(__file__).with_name("cupy_names.json")
 
 
@@ -96,7 +106,10 @@ def _from_signature(signature):
         kind = parameter.kind
         if previous == inspect.Parameter.POSITIONAL_ONLY != kind:
             words.append("/")
-        if kind == inspect.Parameter.KEYWORD_ONLY and previous not in (kind, inspect.Parameter.VAR_POSITIONAL):
+        if kind == inspect.Parameter.KEYWORD_ONLY and previous not in (
+            kind,
+            inspect.Parameter.VAR_POSITIONAL,
+        ):
             words.append("*")
         stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(kind, "")
         words.append(stars + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
@@ -123,7 +136,9 @@ def main():
 
     with written_whole(NAMES) as path:
         # A line for each module and class: differences between versions can be read.
-        path.write_text(json.dumps(record(cupy), separators=(",", ":"), sort_keys=True).replace('},"', '},\n"') + "\n")
+        path.write_text(
+            json.dumps(record(cupy), separators=(",", ":"), sort_keys=True).replace('},"', '},\n"') + "\n"
+        )
 
 
 if __name__ == "__main__":

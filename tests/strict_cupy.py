@@ -47,7 +47,9 @@ ALLOCATES = {"empty", "empty_like"}
 DATA = set("a arr array b condition m v x y".split())
 TAKES_SCALARS = {"where", "ndim", "shape", "isscalar", "iscomplexobj", "isrealobj", "min_scalar_type", "size"}
 # Python needs these at once, and cupy.ndarray has no __index__.
-ON_HOST = set("N M axis axes shape newshape dtype order keepdims ddof num pad_width dims decimals mode repeats".split())
+ON_HOST = set(
+    "N M axis axes shape newshape dtype order keepdims ddof num pad_width dims decimals mode repeats".split()
+)
 PAD_MODES = set("constant edge empty linear_ramp maximum mean minimum reflect symmetric wrap".split())
 EINSUM_KEYWORDS = {"dtype", "optimize"}  # no out=: CuPy refuses it
 # These hand arrays to a function of the caller's, or read files: NumPy's arrays would get out.
@@ -99,7 +101,9 @@ def _arrays(result):
 def _overlaps_itself(array):
     """True if two elements of `array` share memory, as after as_strided or broadcast_to."""
     extent = array.itemsize  # bytes that the axes of smaller stride cover
-    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+    for stride, length in sorted(
+        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
         if stride < extent:
             break
         extent += stride * (length - 1)
@@ -135,7 +139,9 @@ def _call(function, args, kwargs, written=(), name=""):
     if name in HOST:
         return result
     fresh = [
-        array for array in _arrays(result) if np.size(array) and not any(np.may_share_memory(array, other) for other in inputs)
+        array
+        for array in _arrays(result)
+        if np.size(array) and not any(np.may_share_memory(array, other) for other in inputs)
     ]
     cupy.launches += bool(written) or (bool(fresh) and name not in ALLOCATES)
     return _wrap(result, known)
@@ -176,7 +182,9 @@ def _bind(signature, path, args, kwargs):
         raise TypeError(f"{path}(): {error}") from None
     for parameter in ON_HOST & given.keys():
         if _holds_array(given[parameter]):
-            raise TypeError(f"{path}(): {parameter}: 'cupy.ndarray' object cannot be interpreted as an integer")
+            raise TypeError(
+                f"{path}(): {parameter}: 'cupy.ndarray' object cannot be interpreted as an integer"
+            )
     return given
 
 
@@ -260,7 +268,15 @@ class ufunc:
         return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
 
     def at(self, a, indices, b=None):
-        if self.__name__ not in ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"):
+        if self.__name__ not in (
+            "add",
+            "subtract",
+            "maximum",
+            "minimum",
+            "bitwise_and",
+            "bitwise_or",
+            "bitwise_xor",
+        ):
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         _call(self._function.at, (a, indices, b), {}, [a])
 
@@ -315,10 +331,14 @@ class ndarray:
         # `np.float32(2) * x` comes this way as well, and is fine.
         if method == "__call__" and isinstance(inputs[0], np.generic) and len(inputs) == 2 and not kwargs:
             return getattr(cupy, function.__name__)(*inputs)
-        raise TypeError(f"np.{function.__name__} on a CuPy array: call the function of the array's own module")
+        raise TypeError(
+            f"np.{function.__name__} on a CuPy array: call the function of the array's own module"
+        )
 
     def __array_function__(self, function, kinds, args, kwargs):
-        raise TypeError(f"np.{function.__name__} on a CuPy array: call the function of the array's own module")
+        raise TypeError(
+            f"np.{function.__name__} on a CuPy array: call the function of the array's own module"
+        )
 
     # What is known without asking the GPU.
 
@@ -366,7 +386,9 @@ class ndarray:
         if not isinstance(out, np.ndarray):
             raise TypeError("Only numpy.ndarray can be obtained from cupy.ndarray")
         if (out.dtype, out.shape) != (self.dtype, self.shape):
-            raise TypeError(f"{out.dtype} {out.shape} array cannot be obtained from {self.dtype} {self.shape} array")
+            raise TypeError(
+                f"{out.dtype} {out.shape} array cannot be obtained from {self.dtype} {self.shape} array"
+            )
         out[...] = self._array
         return out
 
@@ -444,7 +466,9 @@ class ndarray:
         if not isinstance(arr, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if (arr.dtype, arr.shape) != (self.dtype, self.shape):
-            raise ValueError(f"{arr.dtype} {arr.shape} array cannot be set to {self.dtype} {self.shape} array")
+            raise ValueError(
+                f"{arr.dtype} {arr.shape} array cannot be set to {self.dtype} {self.shape} array"
+            )
         _check_written(self._array)
         self._array[...] = arr
         cupy.launches += 1
@@ -470,7 +494,9 @@ class ndarray:
     def __getattr__(self, name):
         record = RECORD["classes"]["cupy.ndarray"]
         if name in record["attributes"] or name in record["methods"]:
-            raise NotImplementedError(f"the stand-in for CuPy does not do ndarray.{name}: add it to strict_cupy.py")
+            raise NotImplementedError(
+                f"the stand-in for CuPy does not do ndarray.{name}: add it to strict_cupy.py"
+            )
         raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
 
 
@@ -523,7 +549,13 @@ def _method(name, text):
 
 def _operators():
     """Give `ndarray` its operators: all are ufuncs."""
-    binary = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "mod": "remainder"}
+    binary = {
+        "add": "add",
+        "sub": "subtract",
+        "mul": "multiply",
+        "truediv": "true_divide",
+        "mod": "remainder",
+    }
     binary |= {"floordiv": "floor_divide", "pow": "power", "lshift": "left_shift", "rshift": "right_shift"}
     binary |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
     compare = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater"}
@@ -633,7 +665,9 @@ class _Module(types.ModuleType):
             value = _function(path, name, known, "x out=")
         elif name in record["functions"] and known and name not in LEAKS:
             value = _function(path, name, known, record["functions"][name])
-        elif name in ("dtype", "finfo", "iinfo", "LinAlgError", "newaxis", "s_", "index_exp") or _is_plain(known):
+        elif name in ("dtype", "finfo", "iinfo", "LinAlgError", "newaxis", "s_", "index_exp") or _is_plain(
+            known
+        ):
             value = known
         else:
             raise NotImplementedError(f"the stand-in for CuPy does not do {path}: add it to strict_cupy.py")
@@ -768,4 +802,7 @@ cupy = _Module(
 )
 
 # What `sys.modules` must hold for `import cupy.something` to find the stand-in.
-MODULES = {module.__name__: module for module in (cupy, _cuda, _runtime, _memory, _linalg, _random, _lib, _stride_tricks)}
+MODULES = {
+    module.__name__: module
+    for module in (cupy, _cuda, _runtime, _memory, _linalg, _random, _lib, _stride_tricks)
+}

@@ -55,7 +55,9 @@ def test_running_statistics_by_hand(xp):
     y, _ = ops.batch_norm(x, channels(xp, 2.0), channels(xp, 7.0), mean, var, momentum=0.25, eps=0.5)
     assert abs(float(mean[0]) - (0.75 * 10 + 0.25 * 3)) < 1e-12
     assert abs(float(var[0]) - (0.75 * 100 + 0.25 * 14 / 3)) < 1e-12
-    assert_close(y, np.array([2 * (v - 3) / 2 + 7 for v in (1, 2, 3, 6)]).reshape(2, 1, 2, 1), 1e-14)  # sqrt(14/4 + 0.5) = 2
+    assert_close(
+        y, np.array([2 * (v - 3) / 2 + 7 for v in (1, 2, 3, 6)]).reshape(2, 1, 2, 1), 1e-14
+    )  # sqrt(14/4 + 0.5) = 2
 
 
 def test_only_the_running_statistics_change_and_in_place(xp):
@@ -112,7 +114,9 @@ def test_far_from_zero_in_float32(xp):
     for dtype in (np.float32, np.float64):
         arrays = [asarray(v.astype(dtype), xp) for v in given]
         y, cache = ops.batch_norm(asarray(x.astype(dtype), xp), *arrays)
-        results.append((y, arrays[2], arrays[3], *ops.batch_norm_backward(asarray(dy.astype(dtype), xp), cache)))
+        results.append(
+            (y, arrays[2], arrays[3], *ops.batch_norm_backward(asarray(dy.astype(dtype), xp), cache))
+        )
     for single, double in zip(*results, strict=True):
         assert single.dtype == np.float32
         assert_close(single, double, 1e-3)  # x itself is rounded to 6e-5, which is 6e-4 of the deviation

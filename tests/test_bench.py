@@ -10,11 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import bench, bench_sides, cli, parallel, runs, train
-from tinynst.bench import Worker, difference, job_flops, leaves, measure, step_flops, style_net_flops, vgg_flops
-from tinynst.cli import UserError
+from tinynst import cli
+from tinynst.errors import UserError
 from tinynst.networks import style_net
+from tinynst.ops.fast import parallel
 from tinynst.optim import Adam
+from tinynst.tools import bench, bench_sides
+from tinynst.tools.bench import (
+    Worker,
+    difference,
+    job_flops,
+    leaves,
+    measure,
+    step_flops,
+    style_net_flops,
+    vgg_flops,
+)
+from tinynst.training import run as runs
+from tinynst.training import style as train
 
 TINY = {"size": 32, "batch": 1, "width": 2, "device": "cpu"}
 CONV = {"size": 8, "batch": 2, "inputs": 16, "outputs": 20, "device": "cpu"}
@@ -70,7 +83,11 @@ def test_flops_of_a_step():
     assert sum(forward + backward for _, _, forward, backward in step_flops(32, 256).values()) == step
     assert job_flops({"what": "train", "batch": 4, "size": 256, "width": 32}) == 4 * step
     assert job_flops({"what": "stylize", "batch": 2, "size": 256, "width": 32}) == 2 * net
-    assert job_flops({"what": "conv backward", **CONV}) == 2 * job_flops({"what": "conv forward", **CONV}) == 1_474_560
+    assert (
+        job_flops({"what": "conv backward", **CONV})
+        == 2 * job_flops({"what": "conv forward", **CONV})
+        == 1_474_560
+    )
 
 
 def test_the_counted_sizes_are_those_of_the_net():
@@ -133,7 +150,9 @@ def test_a_training_step_on_a_gpu_is_some_two_thousand_launches(strict):
 )
 def test_a_worker(tmp_path, job):
     with Worker("ours") as worker:
-        answer = worker.ask(job={**job, "side": "ours", "threads": parallel.threads()}, result=str(tmp_path / "r.npz"))
+        answer = worker.ask(
+            job={**job, "side": "ours", "threads": parallel.threads()}, result=str(tmp_path / "r.npz")
+        )
         times = [worker.ask(go=True)["seconds"] for _ in range(2)]
         peak = worker.ask(end=True)["peak"]
     assert worker.process.returncode == 0
@@ -186,20 +205,32 @@ def test_the_ratio_is_of_the_peers_faster_way(monkeypatch):
     monkeypatch.setattr(bench, "PAUSE", 0)
     ours = Scripted([100.0, 50.0], [1.0, 2.0, 4.0])
     slow, fast = Scripted([100.0, 50.5], [30.0] * 3), Scripted([100.0, 50.2], [4.0, 4.0, 6.0])
-    row = measure({"ours": ours, "torch": slow, "torch channels-last": fast}, {"what": "conv forward", **CONV}, 3)
+    row = measure(
+        {"ours": ours, "torch": slow, "torch channels-last": fast}, {"what": "conv forward", **CONV}, 3
+    )
     assert row["peer"] == "torch channels-last"
     assert row["ratio"] == [2.0, 1.5, 4.0]
-    assert row["difference"] == {"torch": pytest.approx(0.5 / 100), "torch channels-last": pytest.approx(0.2 / 100)}
+    assert row["difference"] == {
+        "torch": pytest.approx(0.5 / 100),
+        "torch channels-last": pytest.approx(0.2 / 100),
+    }
     assert row["gflops"]["ours"] == pytest.approx(737_280 / 2 / 1e9)
 
 
 def test_a_way_with_other_results_is_no_peer(monkeypatch, capsys):
     monkeypatch.setattr(bench, "PAUSE", 0)
-    workers = {"ours": Scripted([9.0], [1.0]), "torch": Scripted([9.0], [3.0]), "torch channels-last": Scripted([8.8], [2.0])}
+    workers = {
+        "ours": Scripted([9.0], [1.0]),
+        "torch": Scripted([9.0], [3.0]),
+        "torch channels-last": Scripted([8.8], [2.0]),
+    }
     row = measure(workers, {"what": "stylize", **TINY}, 1)
     assert (row["peer"], row["ratio"]) == ("torch", [3.0, 3.0, 3.0])
     bench._show(row)
-    assert "torch channels-last computes something else (it differs by 2.3e-02, more than 0.01)" in capsys.readouterr().out
+    assert (
+        "torch channels-last computes something else (it differs by 2.3e-02, more than 0.01)"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("wrong", [102.0, float("nan")])
@@ -218,13 +249,26 @@ def test_no_ratio_where_the_results_differ(monkeypatch, capsys, wrong):
 
 def test_difference_is_relative_to_each_array():
     assert difference([np.array([1.0, 3.0])], [np.array([1.0, 4.0])]) == 0.25
-    assert difference([np.array([1e9]), np.array([2e-6])], [np.array([1e9]), np.array([1e-6])]) == pytest.approx(1.0)
+    assert difference(
+        [np.array([1e9]), np.array([2e-6])], [np.array([1e9]), np.array([1e-6])]
+    ) == pytest.approx(1.0)
     assert math.isnan(difference([np.ones(1), np.array([np.nan])], [np.ones(1), np.ones(1)]))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no PyTorch")
 def test_torch_computes_the_same(capsys, tmp_path):
-    arguments = ["--sizes", "50", "--batches", "2", "--width", "3", "--rounds", "1", "--json", str(tmp_path / "a.json")]
+    arguments = [
+        "--sizes",
+        "50",
+        "--batches",
+        "2",
+        "--width",
+        "3",
+        "--rounds",
+        "1",
+        "--json",
+        str(tmp_path / "a.json"),
+    ]
     status, _, _ = command(capsys, "--peer", "torch", *arguments)
     assert status == 0
     report = json.loads((tmp_path / "a.json").read_text())
@@ -232,17 +276,31 @@ def test_torch_computes_the_same(capsys, tmp_path):
     assert [row["what"] for row in report["rows"]] == ["train", "stylize"]
     for row in report["rows"]:
         assert max(row["difference"].values()) < 1e-3
-        assert positive([*row["ratio"], *row["memory"].values(), *(t for times in row["times"].values() for t in times)])
+        assert positive(
+            [*row["ratio"], *row["memory"].values(), *(t for times in row["times"].values() for t in times)]
+        )
     with bench.started(["ours", "torch"]) as workers:
         for what in ("conv forward", "conv backward"):
             assert measure(workers, {"what": what, **CONV}, 1)["difference"]["torch"] < 1e-3
 
 
 @pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")), reason="no onnx or onnxruntime"
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
+    reason="no onnx or onnxruntime",
 )
 def test_onnxruntime_computes_the_same(capsys, tmp_path):
-    arguments = ["--sizes", "50", "--batches", "2", "--width", "3", "--rounds", "1", "--json", str(tmp_path / "a.json")]
+    arguments = [
+        "--sizes",
+        "50",
+        "--batches",
+        "2",
+        "--width",
+        "3",
+        "--rounds",
+        "1",
+        "--json",
+        str(tmp_path / "a.json"),
+    ]
     status, _, _ = command(capsys, "--peer", "onnxruntime", *arguments)
     assert status == 0
     report = json.loads((tmp_path / "a.json").read_text())
@@ -279,18 +337,40 @@ def test_a_sweep_writes_a_table_a_plot_and_the_figures(capsys, tmp_path, monkeyp
 
 
 def test_layers(capsys, tmp_path):
-    arguments = ["--sizes", "32", "--batches", "2", "--width", "2", "--rounds", "1", "--json", str(tmp_path / "layers.json")]
+    arguments = [
+        "--sizes",
+        "32",
+        "--batches",
+        "2",
+        "--width",
+        "2",
+        "--rounds",
+        "1",
+        "--json",
+        str(tmp_path / "layers.json"),
+    ]
     status, out, err = command(capsys, "--layers", *arguments)
     assert (status, err) == (0, "")
     [row] = json.loads((tmp_path / "layers.json").read_text())["rows"]
     layers = {layer["name"]: layer for layer in row["layers"]}
     assert sum(name.startswith("vgg conv") for name in layers) == 10
-    assert {"pad", "residual3.norm2", "up2", "tanh", "vgg pools", "content loss", "style losses", "Adam"} <= layers.keys()
+    assert {
+        "pad",
+        "residual3.norm2",
+        "up2",
+        "tanh",
+        "vgg pools",
+        "content loss",
+        "style losses",
+        "Adam",
+    } <= layers.keys()
     assert layers["vgg conv1_2"]["kernel"] == "3x3 64 -> 64" and layers["vgg conv1_2"]["output"] == [32, 32]
     for name, layer in layers.items():
         assert positive(layer["seconds"][: 2 if layer["kernel"] else 1]), name
     assert sum(sum(layer["seconds"]) for layer in layers.values()) < row["seconds"]
-    assert sum(sum(layer["flops"]) for layer in layers.values()) == job_flops({"what": "train", **TINY, "batch": 2})
+    assert sum(sum(layer["flops"]) for layer in layers.values()) == job_flops(
+        {"what": "train", **TINY, "batch": 2}
+    )
     shown = {line[:18].rstrip() for line in out}
     assert layers.keys() | {"all else"} <= shown
     assert any("Winograd" in line for line in out)
@@ -298,7 +378,9 @@ def test_layers(capsys, tmp_path):
 
 def test_convs(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "PAUSE", 0)
-    status, _, err = command(capsys, "--convs", "--sizes", "16", "--rounds", "1", "--json", str(tmp_path / "convs.json"))
+    status, _, err = command(
+        capsys, "--convs", "--sizes", "16", "--rounds", "1", "--json", str(tmp_path / "convs.json")
+    )
     assert (status, err) == (0, "")
     rows = json.loads((tmp_path / "convs.json").read_text())["rows"]
     assert len(rows) == 18
@@ -307,7 +389,9 @@ def test_convs(capsys, tmp_path, monkeypatch):
     assert all(positive(row["times"]["ours"]) and positive(row["gflops"].values()) for row in rows)
 
 
-@pytest.mark.parametrize(("peer", "module"), [("torch", "torch"), ("onnxruntime", "onnx"), ("onnxruntime", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("peer", "module"), [("torch", "torch"), ("onnxruntime", "onnx"), ("onnxruntime", "onnxruntime")]
+)
 def test_a_missing_peer(capsys, monkeypatch, peer, module):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else "found")
     status, out, err = command(capsys, "--peer", peer)

@@ -4,18 +4,30 @@ import h5py
 import numpy as np
 import pytest
 
-from tinynst import checkpoint
-from tinynst.cli import UserError
+from tinynst.data import checkpoint
+from tinynst.errors import UserError
 
 
 def example(seed=0):
     rng = np.random.default_rng(seed)
     arrays = {
-        "weights": {"conv10.w": rng.standard_normal((3, 3, 4, 5)).astype(np.float32), "conv2.b": np.zeros(5, np.float32)},
-        "adam.m": {"conv10.w": rng.standard_normal((3, 3, 4, 5)), "steps": np.arange(7), "scale": np.array(1 / 3)},
+        "weights": {
+            "conv10.w": rng.standard_normal((3, 3, 4, 5)).astype(np.float32),
+            "conv2.b": np.zeros(5, np.float32),
+        },
+        "adam.m": {
+            "conv10.w": rng.standard_normal((3, 3, 4, 5)),
+            "steps": np.arange(7),
+            "scale": np.array(1 / 3),
+        },
         "adam.v": {},
     }
-    state = {"iteration": 120, "seed": 2**80, "settings": {"style": "Münch.jpg"}, "losses": [0.1, 1 / 3, 1e-30]}
+    state = {
+        "iteration": 120,
+        "seed": 2**80,
+        "settings": {"style": "Münch.jpg"},
+        "losses": [0.1, 1 / 3, 1e-30],
+    }
     return arrays, state
 
 

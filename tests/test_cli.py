@@ -7,7 +7,7 @@ import types
 import pytest
 
 from tinynst import cli
-from tinynst.device import DeviceError
+from tinynst.errors import DeviceError
 
 
 def status(function, *arguments):
@@ -53,7 +53,9 @@ def test_our_own_mistakes_keep_their_traceback(error):
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
 def test_status_of_a_command(returned, code):
     seen = []
-    assert status(cli.run, lambda arguments: seen.append(arguments) or returned, "train", ["--out", "x"]) == code
+    assert (
+        status(cli.run, lambda arguments: seen.append(arguments) or returned, "train", ["--out", "x"]) == code
+    )
     assert seen == [["--out", "x"]]
 
 
@@ -97,7 +99,12 @@ def test_given_are_the_options_that_were_named():
     assert cli.given(made, []) == {}
     named = ["--strength", "0.75", "--dry"]  # named, though it is the default
     assert cli.given(made, named) == {"strength": 0.75, "dry": True}
-    assert vars(made.parse_args([])) == {"images": [], "strength": 0.75, "colour": "red", "dry": False}  # as before
+    assert vars(made.parse_args([])) == {
+        "images": [],
+        "strength": 0.75,
+        "colour": "red",
+        "dry": False,
+    }  # as before
 
 
 def test_given_leaves_the_defaults_after_a_wrong_option():

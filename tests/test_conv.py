@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from cases import Case, assert_close, counted, on, one_row_blocks, refuses, row
 
-from tinynst import ops, parallel
+from tinynst import ops
 from tinynst.device import asarray, to_numpy
-from tinynst.ops import conv, winograd
+from tinynst.ops import conv
+from tinynst.ops.fast import parallel, winograd
 
 IMAGE = (2, 5, 7, 3)
 XW = ("x", "w")
@@ -38,7 +39,9 @@ CASES = [
     case((9, 9), pad=4, image=(1, 5, 7, 32), outputs=3, relu=True),
     case((3, 1), pad=1, image=(1, 5, 7, 64), outputs=2),  # few outputs of a narrow kernel
     case((1, 1), image=(2, 5, 7, 32), outputs=3, bias=True),
-    case((3, 3), pad=1, image=(2, 5, 7, 24), outputs=3, bias=True, relu=True),  # as its gradient: few outputs of many channels
+    case(
+        (3, 3), pad=1, image=(2, 5, 7, 24), outputs=3, bias=True, relu=True
+    ),  # as its gradient: few outputs of many channels
 ]
 GRID = [
     case(kernel, stride, pad)
@@ -65,13 +68,16 @@ def test_strides_and_pads(xp, case):
 
 def test_a_sum_by_hand(xp):
     x = xp.asarray(np.arange(1.0, 13).reshape(1, 3, 4, 1))
-    w = xp.asarray(np.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(2, 2, 1, 1))  # reads four digits off the image
+    w = xp.asarray(
+        np.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(2, 2, 1, 1)
+    )  # reads four digits off the image
     y, _ = ops.conv2d(x, w, xp.asarray(np.array([0.5])), stride=2, pad=0)
     assert to_numpy(y).tolist() == [[[[1 + 20 + 500 + 6000 + 0.5], [3 + 40 + 700 + 8000 + 0.5]]]]
 
 
 @pytest.mark.parametrize(
-    ("case", "module", "way"), [(CASES[0], conv, "_plain"), (FEW, conv, "_few_outputs"), (WINOGRAD, winograd, "correlate")]
+    ("case", "module", "way"),
+    [(CASES[0], conv, "_plain"), (FEW, conv, "_few_outputs"), (WINOGRAD, winograd, "correlate")],
 )
 def test_the_cases_above_take_all_three_ways(monkeypatch, case, module, way):
     calls = counted(monkeypatch, module, way)
@@ -97,7 +103,10 @@ def test_an_image_of_many_blocks_as_they_are_cut(xp):
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = sum(padded[:, a : a + 151, b : b + 93] @ w[a, b] for a in range(3) for b in range(3))
     dy = rng.standard_normal(expected.shape)
-    dw = [[np.einsum("nhwc,nhwo->co", padded[:, a : a + 151, b : b + 93], dy) for b in range(3)] for a in range(3)]
+    dw = [
+        [np.einsum("nhwc,nhwo->co", padded[:, a : a + 151, b : b + 93], dy) for b in range(3)]
+        for a in range(3)
+    ]
     y, cache = ops.conv2d(asarray(x, xp), asarray(w, xp), pad=1)
     dx, dw_of_backward, db = ops.conv2d_backward(asarray(dy, xp), cache)
     assert db is None
@@ -135,7 +144,9 @@ def test_memo_gives_the_same_numbers(xp, case):
         assert np.array_equal(to_numpy(y_memo), to_numpy(y))
         assert np.array_equal(to_numpy(dx_memo), to_numpy(dx))
     other = asarray(np.random.default_rng(6).standard_normal(arrays["x"].shape), xp)
-    y_memo, _ = ops.conv2d(**arrays | {"x": other}, **case.options, memo=memo)  # it holds the kernel, not the image
+    y_memo, _ = ops.conv2d(
+        **arrays | {"x": other}, **case.options, memo=memo
+    )  # it holds the kernel, not the image
     assert np.array_equal(to_numpy(y_memo), to_numpy(case.forward(arrays | {"x": other})[0]))
 
 
@@ -172,7 +183,9 @@ def test_a_long_sum_in_float32_does_not_drift():
     assert_close(db, dy.sum(axis=(0, 1, 2), dtype=np.float64), 3e-6)
 
 
-@pytest.mark.parametrize("options", [{"stride": 0}, {"stride": 1.5}, {"stride": True}, {"pad": -1}, {"pad": "same"}])
+@pytest.mark.parametrize(
+    "options", [{"stride": 0}, {"stride": 1.5}, {"stride": True}, {"pad": -1}, {"pad": "same"}]
+)
 def test_wrong_options_are_named(options):
     (name,) = options
     refuses(ValueError, name, lambda: ops.conv2d(np.zeros(IMAGE), np.zeros((3, 3, 3, 4)), **options))

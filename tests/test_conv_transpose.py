@@ -68,7 +68,12 @@ def test_one_pixel_paints_the_kernel(xp):
 def test_three_by_three_doubles_any_size(xp):
     w = xp.zeros((3, 3, 4, 3))
     for height, width in ((1, 1), (1, 6), (5, 4)):
-        assert ops.conv_transpose2d(xp.zeros((2, height, width, 3)), w)[0].shape == (2, 2 * height, 2 * width, 4)
+        assert ops.conv_transpose2d(xp.zeros((2, height, width, 3)), w)[0].shape == (
+            2,
+            2 * height,
+            2 * width,
+            4,
+        )
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[8]], ids=str)
@@ -105,7 +110,9 @@ def test_need_leaves_out_and_changes_nothing_else(xp):
     ],
 )
 def test_wrong_options_are_named(name, options):
-    refuses(ValueError, name, lambda: ops.conv_transpose2d(np.zeros(IMAGE), np.zeros((3, 3, 4, 3)), **options))
+    refuses(
+        ValueError, name, lambda: ops.conv_transpose2d(np.zeros(IMAGE), np.zeros((3, 3, 4, 3)), **options)
+    )
 
 
 @pytest.mark.parametrize(("name", "w", "b"), [("w", (3, 3, 3, 4), None), ("b", (3, 3, 4, 3), (3,))])

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import dataset, images, samples
-from tinynst.cli import UserError, run
-from tinynst.dataset import Batches, Folder, Packed, crop, open_dataset, pack
+from tinynst import samples
+from tinynst.cli import run
+from tinynst.data import images
+from tinynst.data import photos as dataset
+from tinynst.data.photos import Batches, Folder, Packed, crop, open_dataset, pack
+from tinynst.errors import UserError
 
 
 def photo(height, width, seed):
@@ -54,7 +57,13 @@ def test_folder(photos):
 
 
 def test_folder_can_shrink(photos):
-    assert [p.shape for p in Folder(photos, side=44)] == [(40, 60, 3), (42, 60, 3), (44, 60, 3), (44, 57, 3), (44, 55, 3)]
+    assert [p.shape for p in Folder(photos, side=44)] == [
+        (40, 60, 3),
+        (42, 60, 3),
+        (44, 60, 3),
+        (44, 57, 3),
+        (44, 55, 3),
+    ]
 
 
 def test_unreadable_photos_are_skipped_with_one_warning_each(photos, capsys):
@@ -103,7 +112,13 @@ def test_pack_and_read_back(photos, tmp_path):
     ds.close()
     with h5py.File(tmp_path / "p.h5") as file:
         attributes = dict(file.attrs)
-    assert attributes == {"format": "tinynst photos", "version": 1, "count": 5, "source": "photos", "side": 44}
+    assert attributes == {
+        "format": "tinynst photos",
+        "version": 1,
+        "count": 5,
+        "source": "photos",
+        "side": 44,
+    }
 
 
 def test_pack_is_compact(tmp_path):
@@ -229,7 +244,9 @@ def test_damaged_packed_file(photos, tmp_path):
 # --- crop -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2000), (2000, 3), (20, 90), (64, 64), (63, 65), (300, 400)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (3, 2000), (2000, 3), (20, 90), (64, 64), (63, 65), (300, 400)]
+)
 def test_crop_of_any_size(height, width):
     image = photo(height, width, 0)
     before = image.copy()

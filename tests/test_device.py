@@ -7,7 +7,7 @@ import pytest
 from cases import refuses
 
 from tinynst import device
-from tinynst.device import DeviceError
+from tinynst.errors import DeviceError
 
 
 def one_line(error, call):

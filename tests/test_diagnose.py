@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinynst import ops
-from tinynst.cli import UserError
+from tinynst.errors import UserError
 from tinynst.gradcheck import Report, command, gradcheck, main, show
 from tinynst.gradcheck.cases import Case, operation_case
 from tinynst.gradcheck.measure import name_factor
@@ -47,7 +47,15 @@ def first(report):
 
 @pytest.mark.parametrize(
     ("factor", "words"),
-    [(1 / 3, "1/N"), (0.05, "1/(H*W)"), (40.0, "C*H*W"), (-1.0, "-1"), (2.0, "2"), (1 / 60, "1/(N*H*W)"), (1.7, "1.7")],
+    [
+        (1 / 3, "1/N"),
+        (0.05, "1/(H*W)"),
+        (40.0, "C*H*W"),
+        (-1.0, "-1"),
+        (2.0, "2"),
+        (1 / 60, "1/(N*H*W)"),
+        (1.7, "1.7"),
+    ],
 )
 def test_a_factor_is_named_by_what_it_is_made_of(factor, words):
     report = gradcheck(ops.conv2d, conv_with(lambda g, *_: {"dw": factor * g["dw"]}), CONV)
@@ -66,7 +74,10 @@ def test_a_wrong_sign_of_y_minus_t_is_not_taken_for_the_gradient_of_t():
 
     report = gradcheck(loss, lambda dy, d: (-2 * dy * d, -2 * dy * d), draw((2, 3, 4, 2), (2, 3, 4, 2)))
     assert [(d.cause, d.gradient) for d in report.diagnoses] == [("scaled", "dy")]
-    assert gradcheck(loss, lambda dy, d: (2 * dy * d, -2 * dy * d), draw((2, 3, 4, 2), (2, 3, 4, 2))).passed is True
+    assert (
+        gradcheck(loss, lambda dy, d: (2 * dy * d, -2 * dy * d), draw((2, 3, 4, 2), (2, 3, 4, 2))).passed
+        is True
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,12 +117,17 @@ def test_a_gram_loss_with_one_factor_of_the_product_is_told_by_its_targets_trans
 
     report = gradcheck(loss, backward, draw((2, 3, 4, 3), (3, 3)))
     assert first(report) == ("missing-term", "df") and "transpose" in report.diagnoses[0].evidence
-    assert gradcheck(loss, lambda dy, cache: backward(dy, cache, 2), draw((2, 3, 4, 3), (3, 3))).passed is True
+    assert (
+        gradcheck(loss, lambda dy, cache: backward(dy, cache, 2), draw((2, 3, 4, 3), (3, 3))).passed is True
+    )
 
 
 def test_a_derivative_in_x_where_y_belongs_shows_a_place_and_both_slopes():
     report = gradcheck(lambda x: (np.tanh(x), x), lambda dy, x: (dy * (1 - x**2),), draw((2, 3, 4, 2)))
-    assert first(report) == ("missing-term", "dx") and "a square of x where a square of y" in report.diagnoses[0].evidence
+    assert (
+        first(report) == ("missing-term", "dx")
+        and "a square of x where a square of y" in report.diagnoses[0].evidence
+    )
 
 
 def test_factors_and_their_names():
@@ -123,10 +139,18 @@ def test_factors_and_their_names():
 def test_several_wrong_gradients_are_all_named_and_what_is_known_comes_first():
     def change(g, dy, cache):
         rng = np.random.default_rng(0)
-        return {"dx": g["dx"] + dy.sum() * rng.standard_normal(g["dx"].shape), "dw": -g["dw"], "db": g["db"] / 3}
+        return {
+            "dx": g["dx"] + dy.sum() * rng.standard_normal(g["dx"].shape),
+            "dw": -g["dw"],
+            "db": g["db"] / 3,
+        }
 
     report = gradcheck(ops.conv2d, conv_with(change), CONV)
-    assert [(d.cause, d.gradient) for d in report.diagnoses] == [("scaled", "dw"), ("scaled", "db"), ("unknown", "dx")]
+    assert [(d.cause, d.gradient) for d in report.diagnoses] == [
+        ("scaled", "dw"),
+        ("scaled", "db"),
+        ("unknown", "dx"),
+    ]
 
 
 def test_a_small_real_error_is_not_taken_for_noise_nor_noise_for_an_error():
@@ -154,7 +178,9 @@ def test_a_wrong_shape_that_sums_or_turns_to_the_right_one_says_so_first():
 
 def test_a_diagnosis_runs_where_the_arrays_live(xp):
     inputs = tuple(xp.asarray(a) for a in CONV)
-    report = gradcheck(ops.conv2d, conv_with(lambda g, *_: {"dx": xp.concatenate([g["dx"][:1], 0 * g["dx"][1:]])}), inputs)
+    report = gradcheck(
+        ops.conv2d, conv_with(lambda g, *_: {"dx": xp.concatenate([g["dx"][:1], 0 * g["dx"][1:]])}), inputs
+    )
     assert first(report) == ("partial-batch", "dx")
 
     def unflipped(dy, cache):
@@ -164,7 +190,9 @@ def test_a_diagnosis_runs_where_the_arrays_live(xp):
     assert first(gradcheck(ops.conv2d, unflipped, inputs)) == ("flipped", "dx")
     norm = [xp.asarray(a) for a in draw((2, 4, 3, 2), (2,), (2,))]
     report = gradcheck(
-        ops.instance_norm, lambda dy, c: (c[1] / c[3][:, None, None] * dy, *ops.instance_norm_backward(dy, c)[1:]), norm
+        ops.instance_norm,
+        lambda dy, c: (c[1] / c[3][:, None, None] * dy, *ops.instance_norm_backward(dy, c)[1:]),
+        norm,
     )
     assert first(report) == ("missing-term", "dx")
 
@@ -189,7 +217,11 @@ def test_a_mask_that_is_wrong_at_exact_zeros_only_is_caught():
     relu = lambda x: (np.maximum(x, 0), x)  # noqa: E731
     assert gradcheck(relu, lambda dy, x: dy * (x > 0), (x,)).passed is True
     report = gradcheck(relu, lambda dy, x: dy * (x >= 0), (x,))
-    assert report.passed is False and first(report) == ("wrong-mask", "dx") and ">= 0" in report.diagnoses[0].hint
+    assert (
+        report.passed is False
+        and first(report) == ("wrong-mask", "dx")
+        and ">= 0" in report.diagnoses[0].hint
+    )
 
 
 def test_slopes_at_a_kink_without_a_flat_side_are_nobodys_fault():
@@ -222,7 +254,11 @@ def test_what_is_kept_from_the_first_call_is_caught_but_a_layers_own_memory_is_n
 
 def test_a_complex_step_is_taken_where_forward_allows_it_and_agrees():
     report = gradcheck(lambda x: (np.exp(x), x), lambda dy, x: dy * np.exp(x), draw((3, 4)))
-    assert report.inputs[0].method == "complex step" and report.error < 1e-14 and "by complex step" in str(report)
+    assert (
+        report.inputs[0].method == "complex step"
+        and report.error < 1e-14
+        and "by complex step" in str(report)
+    )
     assert gradcheck(ops.relu, ops.relu_backward, draw((3, 4))).inputs[0].method == "differences"
     # np.var takes complex numbers but not their derivative: differences decide
     report = gradcheck(
@@ -248,14 +284,17 @@ def border_report():
         dx[:, -1] = 0
         return {"dx": dx}
 
-    return gradcheck(lambda x, w, b: ops.conv2d(x, w, b, 1, 1), conv_with(change), draw((2, 6, 5, 2), (3, 3, 2, 4), (4,)))
+    return gradcheck(
+        lambda x, w, b: ops.conv2d(x, w, b, 1, 1), conv_with(change), draw((2, 6, 5, 2), (3, 3, 2, 4), (4,))
+    )
 
 
 def test_one_screen_has_the_cause_the_picture_the_worst_elements_and_what_to_try():
     lines = str(border_report()).splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 110
     place = [
-        next(k for k, text in enumerate(lines) if word in text) for word in ("border (dx)", "|backward", "dx[", "step", "try:")
+        next(k for k, text in enumerate(lines) if word in text)
+        for word in ("border (dx)", "|backward", "dx[", "step", "try:")
     ]
     assert place == sorted(place)
     picture = lines[place[1] + 1 : place[1] + 7]
@@ -283,7 +322,11 @@ def test_the_error_against_the_step_truncates_on_one_side_and_rounds_on_the_othe
 
 def test_a_report_draws_itself(tmp_path):
     report = border_report()
-    assert report._repr_png_().startswith(b"\x89PNG") and "<pre>" in report._repr_html_() and "base64" in report._repr_html_()
+    assert (
+        report._repr_png_().startswith(b"\x89PNG")
+        and "<pre>" in report._repr_html_()
+        and "base64" in report._repr_html_()
+    )
     path = tmp_path / "error.png"
     report.plot(path)
     assert path.read_bytes().startswith(b"\x89PNG") and [p.name for p in tmp_path.iterdir()] == ["error.png"]
@@ -297,18 +340,29 @@ def test_a_report_for_machines_is_plain_json():
     assert found["passed"] is False and found["seed"] == 0
     assert found["diagnoses"][0]["cause"] == "border" and found["diagnoses"][0]["gradient"] == "dx"
     dx = found["inputs"][0]
-    assert dx["gradient"] == "dx" and dx["passed"] is False and dx["size"] == 120 and dx["worst"][0]["index"][1] == 5
+    assert (
+        dx["gradient"] == "dx"
+        and dx["passed"] is False
+        and dx["size"] == 120
+        and dx["worst"][0]["index"][1] == 5
+    )
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
 def wrong_case():
-    return Case("relu", "wrong", operation_case(ops.relu, lambda dy, cache: (2 * dy * (cache > 0),), {"x": (2, 3, 4, 2)}, {}))
+    return Case(
+        "relu",
+        "wrong",
+        operation_case(ops.relu, lambda dy, cache: (2 * dy * (cache > 0),), {"x": (2, 3, 4, 2)}, {}),
+    )
 
 
 def test_the_command_prints_json_alone_and_draws_the_first_failure(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "CASES", [c for c in command.CASES if c.name == "center_crop"] + [wrong_case()])
+    monkeypatch.setattr(
+        command, "CASES", [c for c in command.CASES if c.name == "center_crop"] + [wrong_case()]
+    )
     picture = tmp_path / "wrong.png"
     assert main(["--json", "--plot", str(picture)]) == 1
     found = json.loads(capsys.readouterr().out)

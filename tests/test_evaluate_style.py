@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from cases import counted
 
-from tinynst import evaluate, evaluate_style, images, metrics, styles, weights
-from tinynst.cli import UserError
+from tinynst import evaluate
+from tinynst.data import images, styles, weights
+from tinynst.errors import UserError
 from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
+from tinynst.tools import evaluate_style, metrics
 
 TWO = [str(PHOTOS / "chelsea.jpg"), str(PHOTOS / "coffee.jpg")]
 SMALL = ["style", "--weights", "starry_night_single", "--size", "32", "--evaluations", "4"]
@@ -71,13 +73,20 @@ def test_the_report_says_what_the_curves_say(measured):
         for start in ("noise", "photo"):
             totals = [row["total"] for row in mine if row["what"] == start]
             reached = [k for k in range(1, 5) if min(totals[:k]) <= net]
-            assert lines[image][head.index(f"equal to, from {start}")] == (str(reached[0]) if reached else "over 4")
-            assert float(lines[image][head.index(f"{start}, 4")].replace(",", "")) == round(min(totals) / 1000)
+            assert lines[image][head.index(f"equal to, from {start}")] == (
+                str(reached[0]) if reached else "over 4"
+            )
+            assert float(lines[image][head.index(f"{start}, 4")].replace(",", "")) == round(
+                min(totals) / 1000
+            )
         assert float(lines[image][head.index("net")].replace(",", "")) == round(net / 1000)
     lowest = [
-        min(row["total"] for row in rows if row["image"] == image and row["what"] == "noise") for image in head_images(lines)
+        min(row["total"] for row in rows if row["image"] == image and row["what"] == "noise")
+        for image in head_images(lines)
     ]
-    assert float(lines["mean of 2 (last columns: median)"][column].replace(",", "")) == round(sum(lowest) / 2000)
+    assert float(lines["mean of 2 (last columns: median)"][column].replace(",", "")) == round(
+        sum(lowest) / 2000
+    )
     one_pass = np.median([row["seconds"] for row in rows if row["what"] == "net"])
     one = np.median([row["seconds"] for row in rows if row["what"] in ("noise", "photo")])
     assert lines["500 evaluations of L-BFGS"][1:] == [f"{500 * one:.2f}", f"{500 * one / one_pass:.1f}"]
@@ -85,7 +94,11 @@ def test_the_report_says_what_the_curves_say(measured):
 
 def table_of(text):
     """The first line of the tables, and {first cell: line} of the others."""
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     return table[0], {line[0]: line for line in table[2:]}
 
 
@@ -101,9 +114,21 @@ def test_equal_to_counts_from_one():
 
 def made_up(name, net, noise):
     """Rows of one photo: the net's total and those from noise."""
-    terms = {"content": 0.0, "style": 0.0, "tv": 0.0, "seconds": 1.0, "image": name, "style_name": "starry_night"}
-    rows = [{**terms, "what": "itself", "evaluation": 0, "total": 9e6}, {**terms, "what": "net", "evaluation": 0, "total": net}]
-    return rows + [{**terms, "what": "noise", "evaluation": k, "total": total} for k, total in enumerate(noise, 1)]
+    terms = {
+        "content": 0.0,
+        "style": 0.0,
+        "tv": 0.0,
+        "seconds": 1.0,
+        "image": name,
+        "style_name": "starry_night",
+    }
+    rows = [
+        {**terms, "what": "itself", "evaluation": 0, "total": 9e6},
+        {**terms, "what": "net", "evaluation": 0, "total": net},
+    ]
+    return rows + [
+        {**terms, "what": "noise", "evaluation": k, "total": total} for k, total in enumerate(noise, 1)
+    ]
 
 
 def test_the_lowest_so_far_counts_and_a_median_that_is_not_reached_is_said_to_be_over():
@@ -113,7 +138,11 @@ def test_the_lowest_so_far_counts_and_a_median_that_is_not_reached_is_said_to_be
         + made_up("c", 9e3, [20e3, 30e3, 10e3])
     )
     lowest, nets, own = evaluate_style.curves(rows)
-    assert lowest["noise"]["a"].tolist() == [90e3, 40e3, 40e3] and lowest["noise"]["b"].tolist() == [80e3, 60e3, 60e3]
+    assert lowest["noise"]["a"].tolist() == [90e3, 40e3, 40e3] and lowest["noise"]["b"].tolist() == [
+        80e3,
+        60e3,
+        60e3,
+    ]
     assert nets["a"]["total"] == 50e3 and own["b"]["total"] == 9e6
     eyes = [
         {"axis2": axis2, "axis4": 1.5, "border": 9.0, "saturated": share, "profile": profile}
@@ -122,13 +151,17 @@ def test_the_lowest_so_far_counts_and_a_median_that_is_not_reached_is_said_to_be
     text = evaluate_style.report(rows, eyes, 3)
     seen = "axis peaks 1.20 (period 2) and 1.50 (period 4), strongest line along the border 2.17 (1: nothing), saturated 3.00 %"
     assert seen in text  # medians, the maximum of the mean, a mean
-    assert "| a | 9,000 | 50 |" in text and "| 40 | 2 |" in text and text.count("over 3") == 3  # b, c and the median
+    assert (
+        "| a | 9,000 | 50 |" in text and "| 40 | 2 |" in text and text.count("over 3") == 3
+    )  # b, c and the median
 
 
 def test_the_plot_is_a_picture(measured):
     picture = images.load(measured / "curves.png")
     assert min(picture.shape[:2]) > 400 and picture.std() > 20
-    assert len(np.unique(picture.reshape(-1, 3).astype(int), axis=0)) > 50  # colours of two curves and their ranges
+    assert (
+        len(np.unique(picture.reshape(-1, 3).astype(int), axis=0)) > 50
+    )  # colours of two curves and their ranges
 
 
 def test_resume_keeps_what_is_there_and_measures_the_rest(measured, tmp_path):
@@ -148,10 +181,23 @@ def test_resume_keeps_what_is_there_and_measures_the_rest(measured, tmp_path):
 
 def test_count_starts_and_style_weights(tmp_path):
     out = tmp_path / "report"
-    options = ["--images", *TWO, "--count", "1", "--starts", "photo", "--style-weights", "10", "--evaluations", "1"]
+    options = [
+        "--images",
+        *TWO,
+        "--count",
+        "1",
+        "--starts",
+        "photo",
+        "--style-weights",
+        "10",
+        "--evaluations",
+        "1",
+    ]
     evaluate.main([*SMALL, *options, "--out", str(out)])
     rows = rows_of(out)
-    assert [row["what"] for row in rows] == ["itself", "net", "photo"] and {row["image"] for row in rows} == {"chelsea.jpg"}
+    assert [row["what"] for row in rows] == ["itself", "net", "photo"] and {row["image"] for row in rows} == {
+        "chelsea.jpg"
+    }
     evaluate.main([*SMALL, *options, "--style-weights", "5", "--out", str(tmp_path / "five")])
     assert abs(rows[0]["style"] - 2 * rows_of(tmp_path / "five")[0]["style"]) <= 1e-4 * rows[0]["style"]
     assert json.loads((out / "settings.json").read_text())["styles"]["starry_night"]["style"]["relu1_2"] == 10
@@ -171,7 +217,10 @@ def test_on_the_stand_in_for_cupy(strict, measured, tmp_path):
         (["--weights", "no-such-style"], "no-such-style"),
         (["--images", "nowhere"], "nowhere"),
         (["--style", "nowhere.jpg"], "nowhere.jpg: no such file"),
-        (["--styles", "great_wave"], "no 'great_wave' to measure in starry_night_single; choose from starry_night"),
+        (
+            ["--styles", "great_wave"],
+            "no 'great_wave' to measure in starry_night_single; choose from starry_night",
+        ),
         (["--curves", "nowhere"], "--curves nowhere: there is no report"),
         (["--size", "31"], "--size is 31; it should be at least 32"),
         (["--evaluations", "0"], "--evaluations is 0"),
@@ -189,20 +238,28 @@ def test_mistakes_end_in_one_line_and_write_nothing(options, message, tmp_path):
 def test_two_photos_of_one_name_are_refused(tmp_path):
     images.save(tmp_path / "chelsea.jpg", images.load(TWO[1], 32))
     with pytest.raises(UserError, match="two photos have the same file name"):
-        evaluate.main([*SMALL, "--images", *TWO, str(tmp_path / "chelsea.jpg"), "--out", str(tmp_path / "report")])
+        evaluate.main(
+            [*SMALL, "--images", *TWO, str(tmp_path / "chelsea.jpg"), "--out", str(tmp_path / "report")]
+        )
 
 
 def test_weights_that_do_not_say_how_they_were_trained_are_refused(tmp_path):
     arrays, about = weights.load(weights.find("starry_night_single"))
     del about["settings"]["tv_weight"]
     weights.save(tmp_path / "w.h5", arrays, about)
-    with pytest.raises(UserError, match="does not record the objective of starry_night: train this style again"):
-        evaluate.main([*SMALL, "--weights", str(tmp_path / "w.h5"), "--images", *TWO, "--out", str(tmp_path / "report")])
+    with pytest.raises(
+        UserError, match="does not record the objective of starry_night: train this style again"
+    ):
+        evaluate.main(
+            [*SMALL, "--weights", str(tmp_path / "w.h5"), "--images", *TWO, "--out", str(tmp_path / "report")]
+        )
 
 
 def test_on_the_command_line_a_mistake_is_one_line_and_status_2():
     for options in (["style"], ["nothing"], [*SMALL, "--images", "nowhere", "--out", "nowhere"]):
-        done = subprocess.run([sys.executable, "-m", "tinynst.evaluate", *options], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tinynst.evaluate", *options], capture_output=True, text=True
+        )
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         assert done.stderr.startswith("tinynst evaluate")
 
@@ -232,12 +289,20 @@ def many(path, seed=0, b=None):
         for name, array in net.parameters().items()
     }
     records = [
-        {"name": name, "painting": PAINTINGS[name], "objective": objective | ((b or {}) if name == "b" else {})}
+        {
+            "name": name,
+            "painting": PAINTINGS[name],
+            "objective": objective | ((b or {}) if name == "b" else {}),
+        }
         for name, objective in OBJECTIVES.items()
     ]
     records.append({"name": "identity", "objective": None})
     settings = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
-    weights.save(path, arrays, {"kind": "style", "style_image": "night_cafe.jpg", "styles": records, "settings": settings})
+    weights.save(
+        path,
+        arrays,
+        {"kind": "style", "style_image": "night_cafe.jpg", "styles": records, "settings": settings},
+    )
     return path
 
 
@@ -255,12 +320,25 @@ def several(tmp_path_factory):
 
 def arguments(folder, out, net="many.h5", *more):
     """The arguments of an evaluation of a net in `folder`."""
-    given = ["--weights", str(folder / net), "--style", str(folder / "paintings"), "--images", *TWO, "--out", str(out)]
+    given = [
+        "--weights",
+        str(folder / net),
+        "--style",
+        str(folder / "paintings"),
+        "--images",
+        *TWO,
+        "--out",
+        str(out),
+    ]
     return ["style", *given, "--size", "32", "--evaluations", "3", *more]
 
 
 def totals(rows, what):
-    return {(row["style_name"], row["image"], row["evaluation"]): row["total"] for row in rows if row["what"] in what}
+    return {
+        (row["style_name"], row["image"], row["evaluation"]): row["total"]
+        for row in rows
+        if row["what"] in what
+    }
 
 
 def test_each_style_is_measured_by_its_own_row_and_objective(several):
@@ -273,13 +351,18 @@ def test_each_style_is_measured_by_its_own_row_and_objective(several):
     photo = evaluate_style.middle(images.load(TWO[1], 32), 32)[None]
     paths = {"a": STYLES / "night_cafe.jpg", "b": several / "paintings/mine.png"}
     measured = totals(rows, ["net"])
-    eyes = {(row["style_name"], row["image"]): row for row in evaluate_style.read_eyes(several / "report/eyes.csv")}
+    eyes = {
+        (row["style_name"], row["image"]): row
+        for row in evaluate_style.read_eyes(several / "report/eyes.csv")
+    }
     assert len(eyes) == 4
     for style, path in paths.items():
         painting = images.load(path, OBJECTIVES[style]["style_size"], side="long")[None]
         objective = styles.style_objective(vgg, painting, OBJECTIVES[style])
         painted = net.forward(photo, style=style)
-        assert measured[style, "coffee.jpg", 0] == pytest.approx(objective.value(painted, objective.targets(photo)), rel=1e-4)
+        assert measured[style, "coffee.jpg", 0] == pytest.approx(
+            objective.value(painted, objective.targets(photo)), rel=1e-4
+        )
         seen, picture = eyes[style, "coffee.jpg"], painted[0].clip(0, 255)
         assert {2: seen["axis2"], 4: seen["axis4"]} == pytest.approx(metrics.axis_peaks(picture), rel=1e-3)
         assert seen["saturated"] == pytest.approx(metrics.saturated(picture), abs=1e-9)
@@ -305,7 +388,9 @@ def test_the_table_has_a_line_for_each_style(several):
         ]
         seen = [row for row in eyes if row["style_name"] == style]
         assert float(lines[style][5]) == pytest.approx(np.median([row["axis2"] for row in seen]), abs=0.006)
-        assert float(lines[style][8]) == pytest.approx(100 * np.mean([row["saturated"] for row in seen]), abs=0.006)
+        assert float(lines[style][8]) == pytest.approx(
+            100 * np.mean([row["saturated"] for row in seen]), abs=0.006
+        )
     picture = images.load(several / "report/curves.png")
     assert min(picture.shape[:2]) > 200 and picture.std() > 10
 
@@ -338,7 +423,9 @@ def test_curves_of_an_earlier_report_are_taken_over(several, tmp_path, monkeypat
     evaluate.main(arguments(several, tmp_path / "fewer", "further.h5", *fewer))
     assert called == []
     expected = [row for row in after if row["what"] == "photo" and row["evaluation"] <= 2]
-    assert [row for row in rows_of(tmp_path / "fewer") if row["what"] == "photo"] == expected and len(expected) == 8
+    assert [row for row in rows_of(tmp_path / "fewer") if row["what"] == "photo"] == expected and len(
+        expected
+    ) == 8
 
 
 @pytest.mark.parametrize(
@@ -353,7 +440,9 @@ def test_curves_of_an_earlier_report_are_taken_over(several, tmp_path, monkeypat
 )
 def test_what_would_not_be_the_same_is_not_taken_over(several, tmp_path, monkeypatch, options, runs):
     called = counted(monkeypatch, evaluate_style, "descend")
-    evaluate.main(arguments(several, tmp_path / "out", "many.h5", "--curves", str(several / "report"), *options))
+    evaluate.main(
+        arguments(several, tmp_path / "out", "many.h5", "--curves", str(several / "report"), *options)
+    )
     assert len(called) == runs
 
 
@@ -363,10 +452,14 @@ def test_a_changed_objective_painting_or_photo_is_not_taken_over(several, tmp_pa
     many(several / "changed.h5", b={"tv_weight": 1e-5})
     evaluate.main(arguments(several, tmp_path / "objective", "changed.h5", *earlier))
     assert len(called) == 4  # of b only
-    again, before = (totals(rows_of(out), ["noise", "photo"]) for out in (tmp_path / "objective", several / "report"))
+    again, before = (
+        totals(rows_of(out), ["noise", "photo"]) for out in (tmp_path / "objective", several / "report")
+    )
     assert {key[0] for key in before if again[key] != before[key]} == {"b"}
     images.save(tmp_path / "mine.png", images.load(several / "paintings/other.png"))
-    evaluate.main([*arguments(several, tmp_path / "painting"), *earlier, "--style", str(tmp_path / "mine.png")])
+    evaluate.main(
+        [*arguments(several, tmp_path / "painting"), *earlier, "--style", str(tmp_path / "mine.png")]
+    )
     assert len(called) == 8
     images.save(tmp_path / "chelsea.jpg", images.load(TWO[1]))
     photos = ["--images", str(tmp_path / "chelsea.jpg"), TWO[1]]
@@ -400,7 +493,9 @@ def test_one_style_of_many_by_name(several, tmp_path):
     expected = totals(rows_of(several / "report"), ["net"])["b", "chelsea.jpg", 0]
     assert totals(first, ["net"]) == {("b", "chelsea.jpg", 0): pytest.approx(expected, rel=1e-6)}
     assert table_of((tmp_path / "0/report.md").read_text())[0][0] == "photo"
-    net, objective, settings = evaluate_style.net_and_objective(f"{several / 'many.h5'}:b", np, [several / "paintings"])
+    net, objective, settings = evaluate_style.net_and_objective(
+        f"{several / 'many.h5'}:b", np, [several / "paintings"]
+    )
     assert settings["painting"] == "mine.png" and objective.style == {"relu2_2": 7.0}
     assert net.style.tolist() == [0, 1, 0]
 
@@ -413,7 +508,11 @@ def test_one_style_of_many_by_name(several, tmp_path):
         ("many.h5:c", [], "no style weights called 'c': choose from a, b, identity"),
         ("many.h5:a b", [], "is a mixture: name one style"),
         ("many.h5:identity", [], "does not record the objective of identity"),
-        ("many.h5", ["--style", TWO[0]], "the painting mine.png of the style b is not there: give it with --style"),
+        (
+            "many.h5",
+            ["--style", TWO[0]],
+            "the painting mine.png of the style b is not there: give it with --style",
+        ),
     ],
 )
 def test_mistakes_with_several_styles_end_in_one_line(several, tmp_path, net, more, message):
@@ -434,5 +533,7 @@ def test_the_painting_of_a_net_of_one_style_may_have_any_name(several, tmp_path)
     images.save(one, images.load(several / "paintings/mine.png"))
     evaluate.main([*arguments(tmp_path, tmp_path / "out", "one.h5"), "--style", str(one)])
     net = ["itself", "net"]
-    expected = {key: value for key, value in totals(rows_of(several / "report"), net).items() if key[0] == "b"}
+    expected = {
+        key: value for key, value in totals(rows_of(several / "report"), net).items() if key[0] == "b"
+    }
     assert totals(rows_of(tmp_path / "out"), net) == pytest.approx(expected, rel=1e-5)

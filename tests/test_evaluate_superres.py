@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import evaluate, evaluate_superres, images, metrics, superres, superres_data, weights
-from tinynst.cli import UserError
+from tinynst import evaluate
+from tinynst.data import degradation as superres_data
+from tinynst.data import images, weights
+from tinynst.errors import UserError
 from tinynst.networks import VGG16, super_resolution_net
 from tinynst.samples import PHOTOS
+from tinynst.tools import evaluate_superres, metrics, superres
 
 NET = {"norm": "none", "upsample": "nearest", "residual": True, "width": 3}
 
@@ -87,7 +90,9 @@ def naive_psnr(image, truth, factor):
     total = count = 0
     for i in range(factor, truth.shape[0] - factor):
         for j in range(factor, truth.shape[1] - factor):
-            y, t = (16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255 for r, g, b in (image[i, j], truth[i, j]))
+            y, t = (
+                16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255 for r, g, b in (image[i, j], truth[i, j])
+            )
             total, count = total + (y - t) ** 2, count + 1
     return 10 * math.log10(255**2 * count / total)
 
@@ -122,7 +127,9 @@ def test_the_border_does_not_count(vgg):
     image = np.zeros_like(truth)
     image[4:-4, 4:-4] = truth[4:-4, 4:-4]
     equal, one_off = evaluate_superres.scores([image, np.roll(image, 1, axis=0)], truth, 4, vgg)
-    assert equal == {"psnr": math.inf, "ssim": pytest.approx(1), "distance": 0.0} | dict.fromkeys(evaluate_superres.LAYERS, 0.0)
+    assert equal == {"psnr": math.inf, "ssim": pytest.approx(1), "distance": 0.0} | dict.fromkeys(
+        evaluate_superres.LAYERS, 0.0
+    )
     assert one_off["psnr"] < 30 and one_off["distance"] > 0.01
 
 
@@ -139,7 +146,11 @@ def test_a_grey_file_counts_with_its_own_values(here, vgg):
     grey = square("coffee", 100, 60, 64).convert("L")
     (here / "set").mkdir()
     for name, mode in (("grey", "L"), ("alpha", "LA"), ("wide", "I;16"), ("colour", "RGB"), ("palette", "P")):
-        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+        picture = (
+            Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+            if mode == "I;16"
+            else grey.convert(mode)
+        )
         assert picture.mode == mode
         picture.save(here / "set" / f"{name}.png")
     methods = {"bicubic": functools.partial(evaluate_superres.bicubic, factor=4)}
@@ -168,7 +179,9 @@ def test_csv_sheet_and_table(here, vgg, capsys):
     assert run("--set", "few", "--weights", "sharp.h5", "-o", "out") is None
     rows = rows_of("out/scores.csv")
     kinds = [(row["set"], row["factor"], row["image"], row["method"]) for row in rows]
-    assert kinds == [("few", "4", image, m) for image in ("cat.png", "coffee.png", "mean") for m in ("bicubic", "sharp")]
+    assert kinds == [
+        ("few", "4", image, m) for image in ("cat.png", "coffee.png", "mean") for m in ("bicubic", "sharp")
+    ]
     by = {(row["image"], row["method"]): row for row in rows}
     for score in evaluate_superres.SCORES:
         for method in ("bicubic", "sharp"):
@@ -191,10 +204,17 @@ def test_csv_sheet_and_table(here, vgg, capsys):
     sheet = images.load("out/few.png")
     cell = 2 * 60  # of the larger photo's cut height and width
     parts = [sheet[8 : 8 + cell, 8 + k * (cell + 8) :][:, :cell] for k in range(4)]
-    inner = (slice((60 - 52), (60 - 52) + 104), slice((60 - 52), (60 - 52) + 104))  # the smaller photo, in the middle
+    inner = (
+        slice((60 - 52), (60 - 52) + 104),
+        slice((60 - 52), (60 - 52) + 104),
+    )  # the smaller photo, in the middle
     pictures = [part[inner] for part in parts]
     assert sheet.shape[1] == 8 + 4 * (cell + 8)
-    columns = [left for left in (0, 4, 8, 12, 16) if np.array_equal(pictures[3][::2, ::2], truth[:52, left : left + 52])]
+    columns = [
+        left
+        for left in (0, 4, 8, 12, 16)
+        if np.array_equal(pictures[3][::2, ::2], truth[:52, left : left + 52])
+    ]
     assert len(columns) == 1
     left = columns[0]
     assert np.array_equal(pictures[0][::8, ::8], low[:13, left // 4 : left // 4 + 13])
@@ -204,7 +224,10 @@ def test_csv_sheet_and_table(here, vgg, capsys):
     text = capsys.readouterr().out
     mean = by["mean", "sharp"]
     line = next(line for line in text.splitlines() if line.startswith("sharp"))
-    numbers = [f"{float(mean['psnr']):.2f}", *(f"{float(mean[name]):.4f}" for name in evaluate_superres.SCORES[1:])]
+    numbers = [
+        f"{float(mean['psnr']):.2f}",
+        *(f"{float(mean[name]):.4f}" for name in evaluate_superres.SCORES[1:]),
+    ]
     assert line.split()[1:] == numbers
     assert "the paper" not in text
 
@@ -223,14 +246,20 @@ def test_the_papers_figures_stand_beside_its_sets(here, capsys):
     save_net("b.h5", loss="feature")
     run("--set", "Set5", "--weights", "a.h5", "b.h5", "-o", "out", "--rows", "0")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("   ")[-1] for line in lines[1:]] == ["28.43 / 0.8114", "28.40 / 0.8205", "27.09 / 0.7680"]
+    assert [line.split("   ")[-1] for line in lines[1:]] == [
+        "28.43 / 0.8114",
+        "28.40 / 0.8205",
+        "27.09 / 0.7680",
+    ]
     assert not (here / "out/Set5.png").exists()
 
 
 def test_without_a_set_the_photos_that_ship(here, capsys, monkeypatch):
     monkeypatch.setattr(evaluate_superres, "PHOTOS", here / "few")
     run("--weights", "--factor", "2", "-o", "out")
-    assert {(row["set"], row["factor"], row["method"]) for row in rows_of("out/scores.csv")} == {("few", "2", "bicubic")}
+    assert {(row["set"], row["factor"], row["method"]) for row in rows_of("out/scores.csv")} == {
+        ("few", "2", "bicubic")
+    }
 
 
 def test_without_weights_all_that_ship_for_the_factor(here, vgg, monkeypatch):
@@ -249,13 +278,17 @@ def test_the_histogram_is_matched_where_it_is_asked_for(here):
     for options in ([], ["--match-histogram"]):
         run("--set", "few", "--weights", "net.h5", *options, "-o", "matched" if options else "plain")
     plain, matched = (
-        {row["image"] + row["method"]: row for row in rows_of(f"{out}/scores.csv")} for out in ("plain", "matched")
+        {row["image"] + row["method"]: row for row in rows_of(f"{out}/scores.csv")}
+        for out in ("plain", "matched")
     )
     assert plain["cat.pngbicubic"] == matched["cat.pngbicubic"]
     net, _ = superres.load_superres("net.h5")
     truth = superres_data.cut(images.load("few/cat.png"), 4).astype(np.uint8)
     low = superres_data.shrink(truth, 4)
-    for rows, result in ((plain, superres.enlarge(net, low)), (matched, superres.enlarge(net, low, match_histogram=True))):
+    for rows, result in (
+        (plain, superres.enlarge(net, low)),
+        (matched, superres.enlarge(net, low, match_histogram=True)),
+    ):
         y, t = (metrics.luma(image[4:-4, 4:-4]) for image in (images.to_uint8(result), truth))
         assert float(rows["cat.pngnet"]["psnr"]) == pytest.approx(metrics.psnr(y, t), abs=1e-5)
     assert plain["cat.pngnet"]["psnr"] != matched["cat.pngnet"]["psnr"]
@@ -277,7 +310,10 @@ def test_the_stand_in_for_cupy_finds_the_same(here, strict):
     assert strict.launches > 0
     for cpu, cuda in zip(rows_of("cpu/scores.csv"), rows_of("cuda/scores.csv"), strict=True):
         for score in evaluate_superres.SCORES:
-            assert float(cuda[score]) == pytest.approx(float(cpu[score]), rel=1e-4, abs=1e-5), (cpu["image"], score)
+            assert float(cuda[score]) == pytest.approx(float(cpu[score]), rel=1e-4, abs=1e-5), (
+                cpu["image"],
+                score,
+            )
 
 
 @pytest.mark.parametrize(
@@ -312,12 +348,17 @@ def test_mistakes_are_told_and_cost_no_earlier_result(here, arguments, words):
     with pytest.raises(UserError) as caught:
         run(*(["--weights"] if "--weights" not in arguments else []), *arguments)
     assert words in str(caught.value)
-    assert {path.name: path.read_text() for path in (here / "out").iterdir()} == {"scores.csv": "earlier", "few.png": "earlier"}
+    assert {path.name: path.read_text() for path in (here / "out").iterdir()} == {
+        "scores.csv": "earlier",
+        "few.png": "earlier",
+    }
 
 
 def test_as_a_program(here):
     def program(*arguments):
-        return subprocess.run([sys.executable, "-m", "tinynst.evaluate", *arguments], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "tinynst.evaluate", *arguments], capture_output=True, text=True
+        )
 
     done = program("superres", "--factor", "3", "-o", "out")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--factor" in done.stderr

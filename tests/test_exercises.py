@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinynst import exercises, losses, ops
-from tinynst.cli import UserError
+from tinynst.errors import UserError
 from tinynst.exercises import EXERCISES, LIBRARY_ONLY, NOT_WRITTEN, is_stub, main, stub
 from tinynst.gradcheck.grading import EASIEST_FIRST
 from tinynst.gradcheck.learner import grades
@@ -56,7 +56,10 @@ def test_every_function_of_a_stub_is_to_be_written(exercise):
     functions = [node for node in ast.walk(ast.parse(stub(exercise))) if isinstance(node, ast.FunctionDef)]
     names = [part if isinstance(part, str) else part.__name__ for part in exercise.parts[exercise.is_class :]]
     assert [function.name for function in functions] == names
-    assert all(ast.unparse(function.body[-1]) == "raise NotImplementedError('not yet written')" for function in functions)
+    assert all(
+        ast.unparse(function.body[-1]) == "raise NotImplementedError('not yet written')"
+        for function in functions
+    )
 
 
 @each
@@ -70,7 +73,11 @@ def test_the_librarys_own_code_passes(tmp_path, exercise):
 @each
 def test_a_stub_needs_numpy_alone_and_fits_the_page(exercise):
     text = stub(exercise)
-    imports = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imports = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
     assert imports == ["import numpy as np"]
     assert max(map(len, text.splitlines())) <= 128
     assert text.isascii() and "\n\n\n\n" not in text
@@ -91,7 +98,10 @@ def test_a_stub_says_what_to_do_and_how_to_be_graded(exercise):
 def test_docstrings_are_the_librarys_without_what_only_the_library_needs(exercise):
     tree = ast.parse(stub(exercise))
     for node in tree.body[2:]:
-        mine, library = ast.get_docstring(node), inspect.getdoc(next(p for p in exercise.parts if p.__name__ == node.name))
+        mine, library = (
+            ast.get_docstring(node),
+            inspect.getdoc(next(p for p in exercise.parts if p.__name__ == node.name)),
+        )
         assert mine.splitlines()[0][:40] == library.splitlines()[0][:40]
         assert set(re.findall(r"\w+", mine)) <= {*re.findall(r"\w+", library), "is"}
     for word in LIBRARY_ONLY:
@@ -104,7 +114,11 @@ def test_signatures_are_the_librarys_without_what_only_the_library_needs():
         space = {}
         exec(stub(exercise), space)
         for part in exercise.parts[exercise.is_class :]:
-            mine = getattr(space[exercise.parts[0].__name__], part) if exercise.is_class else space[part.__name__]
+            mine = (
+                getattr(space[exercise.parts[0].__name__], part)
+                if exercise.is_class
+                else space[part.__name__]
+            )
             library = getattr(exercise.parts[0], part) if exercise.is_class else part
             wanted = [p for p in inspect.signature(library).parameters.values() if p.name not in LIBRARY_ONLY]
             assert list(inspect.signature(mine).parameters.values()) == wanted
@@ -112,12 +126,21 @@ def test_signatures_are_the_librarys_without_what_only_the_library_needs():
 
 def test_the_shapes_are_those_of_a_run():
     by_name = {exercise.name: stub(exercise) for exercise in EXERCISES}
-    assert "    conv2d            x (2, 5, 7, 3), w (3, 3, 3, 4), b (4,)  ->  y (2, 3, 5, 4)\n" in by_name["conv"]
-    assert "    conv2d_backward   dy (2, 3, 5, 4)  ->  dx (2, 5, 7, 3), dw (3, 3, 3, 4), db (4,)\n" in by_name["conv"]
+    assert (
+        "    conv2d            x (2, 5, 7, 3), w (3, 3, 3, 4), b (4,)  ->  y (2, 3, 5, 4)\n"
+        in by_name["conv"]
+    )
+    assert (
+        "    conv2d_backward   dy (2, 3, 5, 4)  ->  dx (2, 5, 7, 3), dw (3, 3, 3, 4), db (4,)\n"
+        in by_name["conv"]
+    )
     assert "Shapes, for example with pad=2:" in by_name["reflect_pad"]
     x, w, b = np.zeros((2, 5, 7, 3)), np.zeros((3, 3, 4, 3)), np.zeros(4)
     assert f"->  y {ops.conv_transpose2d(x, w, b)[0].shape}\n" in by_name["conv_transpose"]
-    assert f"    style_loss   f (2, 5, 7, 3), target_gram (3, 3)  ->  value a number, df {x.shape}" in by_name["style_loss"]
+    assert (
+        f"    style_loss   f (2, 5, 7, 3), target_gram (3, 3)  ->  value a number, df {x.shape}"
+        in by_name["style_loss"]
+    )
     assert losses.style_loss(x, np.zeros((3, 3)))[1].shape == x.shape
 
 
@@ -140,7 +163,9 @@ def test_the_readme_of_the_exercises_names_each():
 def test_the_stubs_are_written_once_and_are_then_up_to_date(tmp_path, capsys):
     folder = tmp_path / "new" / "exercises"
     assert main(["-o", str(folder)]) == 0
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {f"{e.name}.py": stub(e) for e in EXERCISES}
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        f"{e.name}.py": stub(e) for e in EXERCISES
+    }
     assert capsys.readouterr().out.count(": written\n") == 14
     assert main(["-o", str(folder), "--check"]) == 0
     assert capsys.readouterr().out == f"14 of 14 exercises in {folder} are up to date\n"
@@ -188,11 +213,20 @@ def test_what_somebody_has_worked_on_is_kept(tmp_path, capsys):
     ("text", "wanted"),
     [
         ("", True),
-        ('"""Old."""\nimport numpy\n\ndef relu(x):\n    """y."""\n    raise NotImplementedError("not yet written")\n', True),
-        ('class A:\n    """a"""\n    def f(self):\n        raise NotImplementedError("not yet written")\n', True),
+        (
+            '"""Old."""\nimport numpy\n\ndef relu(x):\n    """y."""\n    raise NotImplementedError("not yet written")\n',
+            True,
+        ),
+        (
+            'class A:\n    """a"""\n    def f(self):\n        raise NotImplementedError("not yet written")\n',
+            True,
+        ),
         ('def relu(x):\n    y = 1\n    raise NotImplementedError("not yet written")\n', False),
         ("def relu(x):\n    return x\n", False),
-        ('class A:\n    def f(self):\n        raise NotImplementedError("not yet written")\n\n    g = 3\n', False),
+        (
+            'class A:\n    def f(self):\n        raise NotImplementedError("not yet written")\n\n    g = 3\n',
+            False,
+        ),
         ("NOTES = 'tried two loops'\n", False),
         ("def relu(:\n", False),
     ],
@@ -221,4 +255,6 @@ def test_without_a_folder_they_go_to_the_project(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.setattr(exercises, "__file__", str(tmp_path / "tinynst" / "exercises.py"))
     assert main(["tanh"]) == 0
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")] == ["lessons/exercises/tanh.py"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")] == [
+        "lessons/exercises/tanh.py"
+    ]

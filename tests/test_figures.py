@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from tinynst import evaluate_style, figures, images
-from tinynst.cli import UserError
-from tinynst.metrics import psnr
+from tinynst.data import images
+from tinynst.errors import UserError
 from tinynst.networks import VGG16
 from tinynst.networks.vgg import STYLE_LAYERS
-from tinynst.optimize import noise
 from tinynst.samples import PHOTOS, STYLES
+from tinynst.tools import evaluate_style, figures
+from tinynst.tools.metrics import psnr
+from tinynst.tools.optimize import noise
 
 SMALL = ["--size", "32", "--evaluations", "2"]
 
@@ -62,7 +63,18 @@ def test_comparison_shows_the_values_of_its_pictures(photo):
 
 
 def test_the_command_writes_the_sheets(tmp_path, capsys):
-    figures.main([*SMALL, "--only", "5", "4", "--photos", str(PHOTOS / "coffee.jpg"), "--out", str(tmp_path / "figures")])
+    figures.main(
+        [
+            *SMALL,
+            "--only",
+            "5",
+            "4",
+            "--photos",
+            str(PHOTOS / "coffee.jpg"),
+            "--out",
+            str(tmp_path / "figures"),
+        ]
+    )
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["figure4.jpg", "figure5.jpg"]
     assert images.load(tmp_path / "figures/figure4.jpg").shape[1] > 6 * 32
     assert str(tmp_path / "figures/figure5.jpg") in capsys.readouterr().out

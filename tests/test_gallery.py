@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from test_styles import write
 
-from tinynst import gallery, images
-from tinynst.cli import UserError
+from tinynst.data import images
+from tinynst.errors import UserError
 from tinynst.samples import PHOTOS
-from tinynst.stylize import load_style
+from tinynst.tools import gallery
+from tinynst.tools.stylize import load_style
 
 
 @pytest.fixture
@@ -22,7 +23,10 @@ def painted(net, photo, style):
 
 def test_every_cell_is_what_the_net_paints(here):
     net = load_style("many.h5")
-    photos = [images.load(PHOTOS / f"{name}.jpg", 24, side="long").astype(np.float32) for name in ("coffee", "chelsea")]
+    photos = [
+        images.load(PHOTOS / f"{name}.jpg", 24, side="long").astype(np.float32)
+        for name in ("coffee", "chelsea")
+    ]
     rows, captions = gallery.gallery(net, photos, ["dots", "waves"])
     assert captions[1:] == [["dots"], ["waves"]] and len(rows) == 3
     for row, style in zip(rows[1:], ("dots", "waves"), strict=True):

@@ -7,7 +7,9 @@ from cases import Case, assert_close, on, one_row_blocks, row
 from tinynst import ops
 from tinynst.device import asarray, to_numpy
 
-CASES = [Case("gram_matrix", {"f": shape}) for shape in ((2, 5, 7, 3), (1, 1, 1, 4), (3, 2, 6, 1), (2, 5, 7, 17))]
+CASES = [
+    Case("gram_matrix", {"f": shape}) for shape in ((2, 5, 7, 3), (1, 1, 1, 4), (3, 2, 6, 1), (2, 5, 7, 17))
+]
 
 
 @row(CASES)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import images
-from tinynst.cli import UserError
+from tinynst.data import images
+from tinynst.errors import UserError
 
 
 def picture(height=24, width=32, seed=0):
@@ -73,7 +73,9 @@ def test_float_tiff(tmp_path, values, expected):
     np.testing.assert_array_equal(image[0, :, 0], expected)
 
 
-@pytest.mark.parametrize(("values", "expected"), [([0, 257, 65535], [0, 1, 255]), ([0, 2**29, 2**31 - 1], [0, 64, 255])])
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0, 257, 65535], [0, 1, 255]), ([0, 2**29, 2**31 - 1], [0, 64, 255])]
+)
 def test_32_bit_integer_tiff(tmp_path, values, expected):
     image = images.load(stored(tmp_path / "i.tif", np.array([values], np.int32)))
     np.testing.assert_array_equal(image[0, :, 0], expected)
@@ -139,7 +141,9 @@ def test_exif_orientation(tmp_path, orientation, turns):
     "fields",
     [
         b"\xff\xff" + b"\xfe" * 30,  # claims 65535 fields: Pillow warns
-        b"\3\0" + struct.pack("<HHIIHHIIHHII", 0x112, 3, 1, 6, 0x10F, 3, 1, 65535, 0x111, 2, 3, 0x414141) + bytes(4),
+        b"\3\0"
+        + struct.pack("<HHIIHHIIHHII", 0x112, 3, 1, 6, 0x10F, 3, 1, 65535, 0x111, 2, 3, 0x414141)
+        + bytes(4),
     ],  # the second has fields of the wrong type: ImageOps.exif_transpose raises
 )
 def test_garbled_exif_neither_warns_nor_refuses(tmp_path, fields):
@@ -225,7 +229,9 @@ def test_resize_does_not_mix_up_the_axes():
     image = picture(24, 32).astype(np.float32)
     np.testing.assert_array_equal(images.resize(image, 24, 32), image)
     expected = np.asarray(Image.fromarray(picture(24, 32)).resize((10, 20), Image.Resampling.BICUBIC))
-    assert np.abs(np.clip(images.resize(image, 20, 10), 0, 255) - expected).max() < 1.1  # Pillow rounds to 8 bits twice
+    assert (
+        np.abs(np.clip(images.resize(image, 20, 10), 0, 255) - expected).max() < 1.1
+    )  # Pillow rounds to 8 bits twice
 
 
 @pytest.mark.parametrize(("shape", "size"), [((4, 4), (2, 2)), ((4, 4, 3), (0, 2))])
@@ -262,21 +268,32 @@ def truncated_jpeg(path):
 
 
 def truncated_png(path):
-    whole = stored(path / "whole.png", np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)).read_bytes()
+    whole = stored(
+        path / "whole.png", np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
+    ).read_bytes()
     (path / "cut.png").write_bytes(whole[: len(whole) // 2])
     return path / "cut.png"
 
 
 def bomb(path):
     """A PNG of a hundred bytes that claims 60000 x 60000 pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0")),
+        (b"IEND", b""),
+    ]
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
     (path / "claim.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     return path / "claim.png"
 
 
 def zero_sized(path):
-    (path / "zero.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b"\x02\x00;")
+    (path / "zero.gif").write_bytes(
+        b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b"\x02\x00;"
+    )
     return path / "zero.gif"
 
 
@@ -425,7 +442,9 @@ def test_sheet_lays_out_in_equal_cells():
 
 def test_sheet_with_captions():
     white = np.full((30, 60, 3), 255.0)
-    plain, named = (images.sheet([[white, white]], captions=c, gap=4) for c in ([["", None]], [["ünî", "x" * 90]]))
+    plain, named = (
+        images.sheet([[white, white]], captions=c, gap=4) for c in ([["", None]], [["ünî", "x" * 90]])
+    )
     assert plain.shape == named.shape
     assert (plain == 255).all()
     ink = (named != 255).any(axis=(0, 2)).nonzero()[0]

@@ -15,7 +15,9 @@ def case(image=(2, 5, 7, 3), **options):
 
 def conditional(image=(2, 5, 7, 3), styles=4, **options):
     shapes = {"x": image, "gamma": (styles, image[3]), "beta": (styles, image[3]), "mix": (image[0], styles)}
-    return Case("conditional_instance_norm", shapes, options, () if options.get("relu") else ("gamma", "beta", "mix"))
+    return Case(
+        "conditional_instance_norm", shapes, options, () if options.get("relu") else ("gamma", "beta", "mix")
+    )
 
 
 CASES = [case(), case(eps=0.1), case(relu=True), case((3, 2, 2, 4))]
@@ -60,7 +62,9 @@ def test_each_image_gets_its_own_row(xp):
     _, dgamma, dbeta, _ = ops.conditional_instance_norm_backward(dy, cache)
     for image, style in ((0, 2), (1, 0)):
         one = slice(image, image + 1)
-        plain, plain_cache = ops.instance_norm(arrays["x"][one], arrays["gamma"][style], arrays["beta"][style])
+        plain, plain_cache = ops.instance_norm(
+            arrays["x"][one], arrays["gamma"][style], arrays["beta"][style]
+        )
         _, *expected = ops.instance_norm_backward(dy[one], plain_cache)
         assert_close(y[one], plain, 1e-12)
         assert_close(dgamma[style], expected[0], 1e-12)
@@ -91,7 +95,9 @@ def test_far_from_zero_in_float32(xp):
         results.append((y, *ops.instance_norm_backward(asarray(dy.astype(dtype), xp), cache)))
     for single, double in zip(*results, strict=True):
         assert single.dtype == np.float32
-        assert_close(single, double, 1e-3)  # a mean in float32 is known to 6e-5, which is 6e-4 of the deviation
+        assert_close(
+            single, double, 1e-3
+        )  # a mean in float32 is known to 6e-5, which is 6e-4 of the deviation
 
 
 @pytest.mark.parametrize("name", ["gamma", "beta"])
@@ -99,6 +105,12 @@ def test_wrong_number_of_channels_is_named(name):
     refuses(ValueError, name, lambda: ops.instance_norm(**CASES[0].draw() | {name: np.zeros(4)}))
 
 
-@pytest.mark.parametrize(("name", "shape"), [("gamma", (4, 4)), ("beta", (3, 3)), ("mix", (2, 3)), ("mix", (1, 4))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("gamma", (4, 4)), ("beta", (3, 3)), ("mix", (2, 3)), ("mix", (1, 4))]
+)
 def test_wrong_rows_are_named(name, shape):
-    refuses(ValueError, name, lambda: ops.conditional_instance_norm(**conditional().draw() | {name: np.zeros(shape)}))
+    refuses(
+        ValueError,
+        name,
+        lambda: ops.conditional_instance_norm(**conditional().draw() | {name: np.zeros(shape)}),
+    )

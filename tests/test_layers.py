@@ -34,12 +34,22 @@ def made(xp):
 
 def chain(xp):
     rest = drawn(xp)
-    return Sequential({"pad": ReflectPad(2), "conv": Conv(3, 4, 3, 2, 1, True, **rest), "norm": BatchNorm(4, True, **made(xp))})
+    return Sequential(
+        {
+            "pad": ReflectPad(2),
+            "conv": Conv(3, 4, 3, 2, 1, True, **rest),
+            "norm": BatchNorm(4, True, **made(xp)),
+        }
+    )
 
 
 def residual(xp, last_relu=False):
     rest = drawn(xp)
-    inner = {"conv1": Conv(3, 3, 3, **rest), "norm1": InstanceNorm(3, True, **made(xp)), "conv2": Conv(3, 3, 3, **rest)}
+    inner = {
+        "conv1": Conv(3, 3, 3, **rest),
+        "norm1": InstanceNorm(3, True, **made(xp)),
+        "conv2": Conv(3, 3, 3, **rest),
+    }
     if last_relu:
         inner["norm2"] = InstanceNorm(3, True, **made(xp))
     return Residual(inner, crop=2)
@@ -50,7 +60,9 @@ class Mixed(ConditionalInstanceNorm):
 
     def forward(self, x, training):
         xp = array_module(x)
-        return super().forward(x, training, xp.asarray(np.array([[0.2, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 0.0]])))
+        return super().forward(
+            x, training, xp.asarray(np.array([[0.2, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 0.0]]))
+        )
 
 
 LAYERS = {
@@ -121,7 +133,9 @@ def test_gradients(xp, build):
     for of, at, gradient in [(loss, x, to_numpy(dx)), *((loss_by(n), saved[n], gradients[n]) for n in saved)]:
         assert gradient.shape == at.shape
         direction = rng.standard_normal(at.shape)
-        allowed = 1e-6 * np.linalg.norm(gradient) + 1e-9  # the norm takes the bias before it out: its gradient is zero
+        allowed = (
+            1e-6 * np.linalg.norm(gradient) + 1e-9
+        )  # the norm takes the bias before it out: its gradient is zero
         assert abs((gradient * direction).sum() - slope(of, at, direction, 1e-5)) <= allowed
 
 
@@ -225,7 +239,9 @@ def test_sequential_names(xp):
     assert list(net.parameters()) == ["conv.w", "conv.b", "norm.gamma", "norm.beta"]
     assert list(net.buffers()) == ["norm.running_mean", "norm.running_var"]
     assert net.gradients() == {}
-    assert net.parameters()["conv.w"] is net.layers["conv"].parameters()["w"]  # the arrays themselves: Adam works in place
+    assert (
+        net.parameters()["conv.w"] is net.layers["conv"].parameters()["w"]
+    )  # the arrays themselves: Adam works in place
 
 
 def test_sequential_stops_where_nothing_is_learnt(monkeypatch):
@@ -255,7 +271,11 @@ def test_a_frozen_layer_has_the_same_dx_and_no_gradients(xp):
     """Two convolutions about a norm, the norm alone learning: nothing else has a gradient, and what it has is the same."""
     wanted = None
     for frozen in (False, True):
-        layers = {"a": Conv(3, 4, 3, **drawn(xp)), "norm": InstanceNorm(4, True, **made(xp)), "b": Conv(4, 2, 3, **drawn(xp))}
+        layers = {
+            "a": Conv(3, 4, 3, **drawn(xp)),
+            "norm": InstanceNorm(4, True, **made(xp)),
+            "b": Conv(4, 2, 3, **drawn(xp)),
+        }
         net = start(Sequential(layers))
         layers["a"].frozen = layers["b"].frozen = frozen
         _, _, dx = run(xp, net)

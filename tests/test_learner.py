@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinynst.cli import UserError
+from tinynst.errors import UserError
 from tinynst.gradcheck import forwards, main
 from tinynst.gradcheck.grading import EASIEST_FIRST
 from tinynst.gradcheck.learner import check_file, grades
@@ -195,7 +195,9 @@ def test_a_learners_right_file_passes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", [TV, GRAM, POOL, INSTANCE_NORM, BATCH_NORM, RESIDUAL, ADAM], ids=lambda text: text.split("(")[0][-15:]
+    "text",
+    [TV, GRAM, POOL, INSTANCE_NORM, BATCH_NORM, RESIDUAL, ADAM],
+    ids=lambda text: text.split("(")[0][-15:],
 )
 def test_right_solutions_pass(tmp_path, text):
     grade = graded(tmp_path, text)
@@ -204,7 +206,10 @@ def test_right_solutions_pass(tmp_path, text):
 
 
 def test_learners_files_are_graded_where_the_arrays_live(tmp_path, xp):
-    text = GRAM + "\n\ndef relu(x):\n    return x * (x > 0), x > 0\n\n\ndef relu_backward(dy, mask):\n    return dy * mask\n"
+    text = (
+        GRAM
+        + "\n\ndef relu(x):\n    return x * (x > 0), x > 0\n\n\ndef relu_backward(dy, mask):\n    return dy * mask\n"
+    )
     assert check_file(learner(tmp_path, text), xp=xp)
 
 
@@ -213,8 +218,18 @@ def test_learners_files_are_graded_where_the_arrays_live(tmp_path, xp):
 FORWARDS = [  # right solution, what is changed, into what, what is said
     (RELU, "maximum(x, 0)", "minimum(x, 0)", "min(x, 0)"),
     (RELU, "maximum(x, 0)", "maximum(x, 0.25)", "FAIL: y[0, 0, "),
-    (RELU, "np.maximum(x, 0), x", "np.maximum(x, 0)[0], x", "FAIL: y has shape (5, 7, 3), it should be (2, 5, 7, 3)"),
-    (RELU, "np.maximum(x, 0), x", "np.maximum(x, 0).transpose(0, 3, 1, 2), x", "the sizes are right but not their order"),
+    (
+        RELU,
+        "np.maximum(x, 0), x",
+        "np.maximum(x, 0)[0], x",
+        "FAIL: y has shape (5, 7, 3), it should be (2, 5, 7, 3)",
+    ),
+    (
+        RELU,
+        "np.maximum(x, 0), x",
+        "np.maximum(x, 0).transpose(0, 3, 1, 2), x",
+        "the sizes are right but not their order",
+    ),
     (RELU, "np.maximum(x, 0), x", "0 * x, x", "it is zero everywhere"),
     (RELU, "np.maximum(x, 0), x", "np.maximum(x, 0) / 0, x", "inf or nan: look for"),
     (RELU, "np.maximum(x, 0), x", "np.maximum(x, 0) + 0.5, x", "every element is 0.5 too large"),
@@ -226,7 +241,12 @@ FORWARDS = [  # right solution, what is changed, into what, what is said
         "np.maximum(x, np.array([0, -9])[:, None, None, None]), x",
         "right in image 0, wrong in image 1",
     ),
-    (RELU, "np.maximum(x, 0), x", "np.maximum(x, np.array([0, -9, 0])), x", "right in channel 0, 2, wrong in channel 1"),
+    (
+        RELU,
+        "np.maximum(x, 0), x",
+        "np.maximum(x, np.array([0, -9, 0])), x",
+        "right in channel 0, 2, wrong in channel 1",
+    ),
     (
         RELU,
         "np.maximum(x, 0), x",
@@ -236,13 +256,23 @@ FORWARDS = [  # right solution, what is changed, into what, what is said
     (RELU, "np.maximum(x, 0), x", "np.maximum(x, 0).astype(np.float32), x", "float32's digits"),
     (CONV, "@ w[i, j]\n", "@ w[-1 - i, -1 - j]\n", "turned by 180 degrees"),
     (CONV, " + (0 if b is None else b)", "", "comes out without b"),
-    (CONV, " + (0 if b is None else b)", " + (0 if b is None else b**2)", "every channel is off by a number of its own"),
+    (
+        CONV,
+        " + (0 if b is None else b)",
+        " + (0 if b is None else b**2)",
+        "every channel is off by a number of its own",
+    ),
     (CONV, "- kh) // stride + 1", "- kh) // stride", "axis 1: 2 instead of 3"),
     (INSTANCE_NORM, "(1, 2)", "(0, 1, 2)", "that is batch norm"),
     (INSTANCE_NORM, "gamma * xhat + beta", "xhat + beta", "without gamma"),
     (INSTANCE_NORM, "/ np.sqrt(var + eps)", "/ (np.sqrt(var) + eps)", "after the root"),
     (INSTANCE_NORM, "keepdims=True)\n    xhat", "keepdims=True, ddof=1)\n    xhat", "the count - 1"),
-    (BATCH_NORM, "(x - mean) / np.sqrt(var + eps)", "(x - running_mean) / np.sqrt(var + eps)", "FAIL: y[0, 0, "),
+    (
+        BATCH_NORM,
+        "(x - mean) / np.sqrt(var + eps)",
+        "(x - running_mean) / np.sqrt(var + eps)",
+        "FAIL: y[0, 0, ",
+    ),
     (BATCH_NORM, "if training:", "if True:", "with training=False the running ones count"),
     (BATCH_NORM, ", ddof=1", "", "running_var after the forward[0] is"),
     (BATCH_NORM, ", ddof=1", "", "the variance divided by N*H*W;"),
@@ -287,7 +317,10 @@ def test_the_forward_is_checked_in_every_case_before_the_gradients(tmp_path):
 
 
 def test_a_map_shows_where_a_forward_is_wrong(tmp_path):
-    grade = graded(tmp_path, changed(RELU, "return np.maximum(x, 0), x", "y = np.maximum(x, 0); y[:, 2, 4] += 1; return y, x"))
+    grade = graded(
+        tmp_path,
+        changed(RELU, "return np.maximum(x, 0), x", "y = np.maximum(x, 0); y[:, 2, 4] += 1; return y, x"),
+    )
     rows = [line.strip() for line in grade.text.splitlines()[-5:]]
     assert rows == [*2 * ["· · · · · · ·"], "· · · · ██· ·", *2 * ["· · · · · · ·"]]
 
@@ -319,7 +352,13 @@ BACKWARDS = [  # right solution, what is changed, into what, cause and gradient 
     (CONV, "dy @ w[i, j].T", "dy @ w[-1 - i, -1 - j].T", "flipped", "dx"),
     (CONV, "else dy.sum", "else dy.mean", "scaled", "db"),
     (INSTANCE_NORM, " - mean_term", "", "missing-term", "dx"),
-    (INSTANCE_NORM, "(dy * xhat).sum(axis=(0, 1, 2))", "(dy * xhat).sum(axis=(1, 2))", "wrong-shape", "dgamma"),
+    (
+        INSTANCE_NORM,
+        "(dy * xhat).sum(axis=(0, 1, 2))",
+        "(dy * xhat).sum(axis=(1, 2))",
+        "wrong-shape",
+        "dgamma",
+    ),
     (TV, "dy / n", "2 * dy / n", "scaled", "dy"),
     (RESIDUAL, "self.inner(dx)[...] += dy", "pass", "missing-term", "dx"),
     (RESIDUAL, "for layer in reversed(self.layers.values()):", "for layer in []:", "zero", "dconv1.w"),
@@ -350,7 +389,9 @@ def test_several_mistakes_come_one_at_a_time(tmp_path):
 def test_what_is_right_already_is_said(tmp_path):
     grade = graded(
         tmp_path,
-        changed(CONV, "pad : pad + x.shape[1], pad :", "pad : pad + x.shape[1], 0 :").replace("pad + x.shape[2]", "x.shape[2]"),
+        changed(CONV, "pad : pad + x.shape[1], pad :", "pad : pad + x.shape[1], 0 :").replace(
+            "pad + x.shape[2]", "x.shape[2]"
+        ),
     )
     assert grade.report.title == "conv2d (x 2x5x7x3, w 3x3x3x4, pad=1)"
     assert "right: the forward, and the gradients on 1 of 6 kinds of inputs" in grade.text
@@ -385,7 +426,11 @@ def test_no_two_slips_of_adam_are_the_same():
     ("old", "new", "said"),
     [
         ("p -= self", "p += self", "goes up the gradient"),
-        ("self.m[name] / (1 - b1**t), self.v[name] / (1 - b2**t)", "self.m[name], self.v[name]", "not divided by 1 - b1^t"),
+        (
+            "self.m[name] / (1 - b1**t), self.v[name] / (1 - b2**t)",
+            "self.m[name], self.v[name]",
+            "not divided by 1 - b1^t",
+        ),
         ("p -= self.lr * m", "p = p - self.lr * m", "step 1 leaves w as it was before"),
         ("self.t += 1", "self.t = 1", "t is 1 in every step"),
         ("np.sqrt(v) + self.eps", "np.sqrt(v + self.eps)", "before the root"),
@@ -410,16 +455,34 @@ def test_a_wrong_step_of_adam_is_named(tmp_path, old, new, said):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (changed(RELU, "return np.maximum(x, 0), x", "return x"), "relu must return (y, cache), it returns ndarray"),
+        (
+            changed(RELU, "return np.maximum(x, 0), x", "return x"),
+            "relu must return (y, cache), it returns ndarray",
+        ),
         (changed(RELU, "return np.maximum(x, 0), x", "return 'y', x"), "relu's y is of type str"),
         (changed(RELU, "return np.maximum(x, 0), x", "return None, x"), "relu's y is of type NoneType"),
-        (changed(RELU, "return (dy * (x > 0),)", "return {'dx': dy}"), "relu_backward's result 0 is of type dict"),
-        (changed(RELU, "return (dy * (x > 0),)", "return dy, dy"), "backward returns 2 gradients for 1 input"),
-        (changed(RELU, "return (dy * (x > 0),)", "return [[0]], 'dw'"), "relu_backward's result 1 is of type str"),
-        (changed(RELU, "return (dy * (x > 0),)", "return dy * y"), "NameError: name 'y' is not defined (line 8)"),
+        (
+            changed(RELU, "return (dy * (x > 0),)", "return {'dx': dy}"),
+            "relu_backward's result 0 is of type dict",
+        ),
+        (
+            changed(RELU, "return (dy * (x > 0),)", "return dy, dy"),
+            "backward returns 2 gradients for 1 input",
+        ),
+        (
+            changed(RELU, "return (dy * (x > 0),)", "return [[0]], 'dw'"),
+            "relu_backward's result 1 is of type str",
+        ),
+        (
+            changed(RELU, "return (dy * (x > 0),)", "return dy * y"),
+            "NameError: name 'y' is not defined (line 8)",
+        ),
         (changed(RELU, "return (dy * (x > 0),)", "return dy * y"), "in relu_backward:  return dy * y"),
         (changed(RELU, "return (dy * (x > 0),)", "return relu_backward(dy, x)"), "RecursionError"),
-        (changed(RELU, "return (dy * (x > 0),)", "raise SystemExit('enough')"), "SystemExit: enough (line 8)"),
+        (
+            changed(RELU, "return (dy * (x > 0),)", "raise SystemExit('enough')"),
+            "SystemExit: enough (line 8)",
+        ),
         (changed(RELU, "return np.maximum(x, 0), x", "raise KeyError"), "relu (x 2x5x7x3): FAIL: KeyError"),
         (changed(RELU, "def relu(x):", "def relu(x, y):"), "missing 1 required positional argument: 'y'"),
         (changed(RELU, "relu_backward", "relu_back"), "relu is there but no relu_backward"),
@@ -467,7 +530,11 @@ def test_what_the_code_prints_does_not_hide_the_grade(tmp_path, capsys):
     text = changed(RELU, "def relu(x):\n", "print('loaded')\n\ndef relu(x):\n    print('x is', x.shape)\n")
     assert main([learner(tmp_path, text)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("relu ") and lines[1].startswith("mine.py printed ") and int(lines[1].split()[2]) > 200
+    assert (
+        lines[0].startswith("relu ")
+        and lines[1].startswith("mine.py printed ")
+        and int(lines[1].split()[2]) > 200
+    )
     assert lines[2:] == ["    loaded", *["    x is (2, 5, 7, 3)"] * 3]
 
 
@@ -489,7 +556,9 @@ def test_a_backward_that_changes_dy_is_named(tmp_path):
 
 def test_a_forward_that_changes_its_input_is_named(tmp_path):
     text = changed(RELU, "return np.maximum(x, 0), x", "old = x.copy(); x[x < 0] = 0; return x.copy(), old")
-    assert [(d.cause, d.gradient) for d in graded(tmp_path, text).report.diagnoses] == [("changed-input", "dx")]
+    assert [(d.cause, d.gradient) for d in graded(tmp_path, text).report.diagnoses] == [
+        ("changed-input", "dx")
+    ]
 
 
 def test_an_imported_function_is_used_and_not_graded(tmp_path):

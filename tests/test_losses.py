@@ -41,18 +41,40 @@ def grid(difference, period=2, side=2):
     for i in range(0, h - h % down, down):
         for j in range(0, w - w % across, across):
             square = difference[:, i : i + down, j : j + across]
-            places = [square[:, a::period, b::period].mean((1, 2)) for a in range(period) for b in range(period)]
+            places = [
+                square[:, a::period, b::period].mean((1, 2)) for a in range(period) for b in range(period)
+            ]
             found.append(np.var(places, axis=0))
     return np.mean(found)
 
 
 LOSSES = {
-    "feature": (feature_loss, TARGET, lambda f: sum(((f[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2),
-    "pixel": (pixel_loss, TARGET, lambda y: sum(((y[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2),
+    "feature": (
+        feature_loss,
+        TARGET,
+        lambda f: sum(((f[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2,
+    ),
+    "pixel": (
+        pixel_loss,
+        TARGET,
+        lambda y: sum(((y[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2,
+    ),
     "grid": (grid_loss, TARGET, lambda y: grid(y - TARGET)),
-    "style (1,C,C)": (style_loss, GRAM, lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2),
-    "style (C,C)": (style_loss, GRAM[0], lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2),
-    "style (N,C,C)": (style_loss, GRAMS, lambda f: sum(np.linalg.norm(gram(f)[n] - GRAMS[n]) ** 2 for n in (0, 1)) / 2),
+    "style (1,C,C)": (
+        style_loss,
+        GRAM,
+        lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2,
+    ),
+    "style (C,C)": (
+        style_loss,
+        GRAM[0],
+        lambda f: sum(np.linalg.norm(gram(f)[n] - GRAM[0]) ** 2 for n in (0, 1)) / 2,
+    ),
+    "style (N,C,C)": (
+        style_loss,
+        GRAMS,
+        lambda f: sum(np.linalg.norm(gram(f)[n] - GRAMS[n]) ** 2 for n in (0, 1)) / 2,
+    ),
     "tv": (tv_loss, None, lambda y: 0.5 * sum_of_neighbours(y) / 2),
 }
 
@@ -130,7 +152,9 @@ def test_a_grid_costs_more_than_texture_of_the_same_strength():
     shuffled = np.random.default_rng(0).permutation(pattern.ravel()).reshape(pattern.shape)
     still = np.zeros(pattern.shape)
     assert grid_loss(pattern, still, period=4)[0] == 1.0
-    assert 0.2 < grid_loss(shuffled, still, period=4)[0] < 0.3  # of four numbers' mean the variance is a quarter
+    assert (
+        0.2 < grid_loss(shuffled, still, period=4)[0] < 0.3
+    )  # of four numbers' mean the variance is a quarter
 
 
 def test_zero_at_the_target(xp):
@@ -180,7 +204,9 @@ def test_terms_are_the_formulas(xp):
     vgg = small_vgg(np, "relu3_1")
     of_y, of_painting, of_photo = (vgg.forward(image, tuple(STYLE)) for image in (y, painting, photo))
     content = 0.7 * ((of_y["relu2_2"] - of_photo["relu2_2"]) ** 2).mean()
-    style = sum(weight * ((gram(of_y[name]) - gram(of_painting[name])) ** 2).mean() for name, weight in STYLE.items())
+    style = sum(
+        weight * ((gram(of_y[name]) - gram(of_painting[name])) ** 2).mean() for name, weight in STYLE.items()
+    )
     assert abs(terms["content"] - content) <= 1e-10 * content
     assert abs(terms["style"] - style) <= 1e-10 * style
     assert abs(terms["tv"] - TV * 0.25 * sum_of_neighbours(y)) <= 1e-10 * terms["tv"]

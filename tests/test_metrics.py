@@ -7,10 +7,11 @@ import pytest
 from cases import photos, refuses, small_vgg
 from PIL import Image
 
-from tinynst import images, metrics
+from tinynst.data import images
 from tinynst.device import asarray, to_numpy
 from tinynst.networks import VGG16
 from tinynst.samples import PHOTOS
+from tinynst.tools import metrics
 
 HEIGHT, WIDTH = 14, 19
 
@@ -50,7 +51,9 @@ def test_luma_wants_colour(xp):
 def test_psnr_by_hand(xp):
     truth = asarray(np.array([[10.0, 20, 30], [40, 50, 60]]), xp)
     off = asarray(np.array([[0.0, 0, 3], [-3, 0, 0]]), xp)
-    assert metrics.psnr(truth + off, truth) == pytest.approx(20 * math.log10(255) - 10 * math.log10((9 + 9) / 6), abs=1e-12)
+    assert metrics.psnr(truth + off, truth) == pytest.approx(
+        20 * math.log10(255) - 10 * math.log10((9 + 9) / 6), abs=1e-12
+    )
     assert metrics.psnr(truth + 255, truth) == pytest.approx(0, abs=1e-12)
     assert metrics.psnr(truth, truth) == math.inf
 
@@ -65,11 +68,15 @@ def test_psnr_wants_one_shape(xp):
 
 def naive_ssim(y, truth):
     """The definition: for each place where the window fits, weighted means, variances (of what is left) and covariance."""
-    weights = [[math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2)) for j in range(11)] for i in range(11)]
+    weights = [
+        [math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2)) for j in range(11)] for i in range(11)
+    ]
     total, values = sum(map(sum, weights)), []
     for top in range(y.shape[0] - 10):
         for left in range(y.shape[1] - 10):
-            places = [(w / total, top + i, left + j) for i, row in enumerate(weights) for j, w in enumerate(row)]
+            places = [
+                (w / total, top + i, left + j) for i, row in enumerate(weights) for j, w in enumerate(row)
+            ]
             my = sum(w * y[i, j] for w, i, j in places)
             mt = sum(w * truth[i, j] for w, i, j in places)
             yy = sum(w * (y[i, j] - my) ** 2 for w, i, j in places)
@@ -140,7 +147,9 @@ def test_more_blur_is_further_at_every_layer():
 
     def units(scale):
         small = photo.resize((96 // scale, 96 // scale), Image.Resampling.BICUBIC)
-        return metrics.unit_features(np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC), np.float32), vgg)
+        return metrics.unit_features(
+            np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC), np.float32), vgg
+        )
 
     truth = units(1)
     found = [metrics.perceptual_distance(units(scale), truth) for scale in (2, 4, 8)]

@@ -20,17 +20,38 @@ def test_a_planted_bug_is_caught_and_named_first(mutant):
     with np.errstate(all="ignore"):
         report = mutant.check(samples=500)
     assert report.passed is (None if mutant.cause == "noise" else False)
-    assert {d.cause for d in report.diagnoses} <= CAUSES and all(d.evidence and d.hint for d in report.diagnoses)
+    assert {d.cause for d in report.diagnoses} <= CAUSES and all(
+        d.evidence and d.hint for d in report.diagnoses
+    )
     first = report.diagnoses[0]
-    assert str(mutant) in UNNAMED or (first.cause == mutant.cause and first.gradient in (mutant.gradient, "dy")), report
+    assert str(mutant) in UNNAMED or (
+        first.cause == mutant.cause and first.gradient in (mutant.gradient, "dy")
+    ), report
 
 
 def test_the_collection_is_large_and_has_all_causes_but_unknown():
     assert len(MUTANTS) >= 100 and len({str(m) for m in MUTANTS}) == len(MUTANTS)
     assert {m.cause for m in MUTANTS} == CAUSES - {"unknown"}
     assert {m.operation for m in MUTANTS} >= {
-        *("conv2d", "conv_transpose2d", "batch_norm", "instance_norm", "reflect_pad2d", "center_crop", "max_pool2d"),
-        *("upsample_nearest", "relu", "scaled_tanh", "gram_matrix", "feature_loss", "style_loss", "tv_loss", "residual"),
+        *(
+            "conv2d",
+            "conv_transpose2d",
+            "batch_norm",
+            "instance_norm",
+            "reflect_pad2d",
+            "center_crop",
+            "max_pool2d",
+        ),
+        *(
+            "upsample_nearest",
+            "relu",
+            "scaled_tanh",
+            "gram_matrix",
+            "feature_loss",
+            "style_loss",
+            "tv_loss",
+            "residual",
+        ),
     }
 
 
@@ -39,7 +60,10 @@ def test_the_figures_count_what_was_caught_and_named(monkeypatch, capsys):
     monkeypatch.setattr("tinynst.gradcheck.mutants.MUTANTS", few)
     assert figures() == (len(few), len(few), len(few))
     assert main(["--mutants"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{len(few)} bugs planted: {len(few)} caught, {len(few)} named at once"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == f"{len(few)} bugs planted: {len(few)} caught, {len(few)} named at once"
+    )
 
 
 def test_an_edit_that_no_longer_fits_the_source_is_an_error():
@@ -59,7 +83,11 @@ def right_cases(rng):
     batch = {**norm, "running_mean": (c,), "running_var": (c,)}
     crop = int(rng.integers(0, 2))
     rows = [
-        ("conv2d", {"x": (n, h + kh, w + kw, c), "w": (kh, kw, c, o), "b": (o,)}, {"stride": stride, "pad": pad}),
+        (
+            "conv2d",
+            {"x": (n, h + kh, w + kw, c), "w": (kh, kw, c, o), "b": (o,)},
+            {"stride": stride, "pad": pad},
+        ),
         (
             "conv_transpose2d",
             {"x": image, "w": (3, 3, o, c), "b": (o,)},
@@ -76,7 +104,10 @@ def right_cases(rng):
         ("gram_matrix", {"f": image}, {}),
     ]
     found = [
-        (f"{name} {shapes} {options}", operation_case(getattr(ops, name), getattr(ops, f"{name}_backward"), shapes, options))
+        (
+            f"{name} {shapes} {options}",
+            operation_case(getattr(ops, name), getattr(ops, f"{name}_backward"), shapes, options),
+        )
         for name, shapes, options in rows
         if not (name == "max_pool2d" and min(big[1:3]) < options["size"])
     ]

@@ -15,7 +15,10 @@ from tinynst.optim import LBFGS, Adam, next_length
 
 def parameters(xp, dtype=np.float64):
     rng = np.random.default_rng(0)
-    return {name: asarray(rng.standard_normal(shape).astype(dtype), xp) for name, shape in {"w": (2, 3), "b": (4,)}.items()}
+    return {
+        name: asarray(rng.standard_normal(shape).astype(dtype), xp)
+        for name, shape in {"w": (2, 3), "b": (4,)}.items()
+    }
 
 
 def gradients(xp, step, dtype=np.float64):
@@ -90,7 +93,9 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been(xp):
     for step in range(3):
         first.step(gradients(xp, step))
     moments, t = first.state()
-    saved = {kind: {name: to_numpy(a).copy() for name, a in arrays.items()} for kind, arrays in moments.items()}
+    saved = {
+        kind: {name: to_numpy(a).copy() for name, a in arrays.items()} for kind, arrays in moments.items()
+    }
     assert t == 3
     second = Adam({name: p.copy() for name, p in own.items()})
     second.load(saved, t)
@@ -280,7 +285,9 @@ def test_a_dict_is_as_good_as_one_array(xp):
         value, g = objective(xp.concatenate([parts["a"].ravel(), parts["b"]]))
         many.step({"a": g[:6].reshape(2, 3), "b": g[6:]}, value)
     best = many.best()
-    assert np.array_equal(to_numpy(one.best()), np.concatenate([to_numpy(best["a"]).ravel(), to_numpy(best["b"])]))
+    assert np.array_equal(
+        to_numpy(one.best()), np.concatenate([to_numpy(best["a"]).ravel(), to_numpy(best["b"])])
+    )
     assert all(parts[name] is views[name] for name in views)
 
 
@@ -295,7 +302,9 @@ def test_lbfgs_saved_and_taken_back_goes_on_bit_for_bit(xp, stop):
     first = LBFGS(own, memory=4, first_step=20.0)
     minimise(first, objective, own, stop)
     arrays, numbers = first.state()
-    saved = {group: {name: to_numpy(a).copy() for name, a in named.items()} for group, named in arrays.items()}
+    saved = {
+        group: {name: to_numpy(a).copy() for name, a in named.items()} for group, named in arrays.items()
+    }
     numbers = json.loads(json.dumps(numbers))
     again = xp.zeros(12, np.float32)
     second = LBFGS(again, memory=4, first_step=20.0)
@@ -391,7 +400,10 @@ def looked_at(function, first, most=20):
 
 VALLEYS = {
     "parabola": lambda t: ((t - 7) ** 2, 2 * (t - 7)),
-    "steep, then flat": lambda t: (-t / (t * t + 2), (t * t - 2) / (t * t + 2) ** 2),  # More and Thuente, function 1
+    "steep, then flat": lambda t: (
+        -t / (t * t + 2),
+        (t * t - 2) / (t * t + 2) ** 2,
+    ),  # More and Thuente, function 1
     "waves": lambda t: (0.02 * (t - 5) ** 2 - np.sin(t), 0.04 * (t - 5) - np.cos(t)),
     "a wall": lambda t: (-t, -1.0) if t < 3 else (math.inf, math.nan),
     "a wall behind the bottom": lambda t: ((t - 2) ** 2, 2 * (t - 2)) if t < 3 else (math.nan, math.nan),
@@ -417,8 +429,12 @@ def test_a_slope_that_never_flattens_is_followed_up_to_the_wall():
 def test_the_unit_step_is_taken_at_once_where_it_will_do():
     assert next_length([(0.0, 10.0, -8.0), (1.0, 6.0, -1.0)]) is None
     assert next_length([(0.0, 10.0, -8.0), (1.0, 6.0, 6.0)]) is None
-    assert next_length([(0.0, 10.0, -8.0), (1.0, 9.9995, -1.0)]) < 1  # lower, but by less than c1 of what was promised
-    assert 2 <= next_length([(0.0, 10.0, -8.0), (1.0, 2.5, -7.5)]) <= 10  # as steep as before: the bottom is far
+    assert (
+        next_length([(0.0, 10.0, -8.0), (1.0, 9.9995, -1.0)]) < 1
+    )  # lower, but by less than c1 of what was promised
+    assert (
+        2 <= next_length([(0.0, 10.0, -8.0), (1.0, 2.5, -7.5)]) <= 10
+    )  # as steep as before: the bottom is far
 
 
 # --- all together ---

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tinynst import checkpoint, images, optimize
-from tinynst.cli import UserError
+from tinynst.data import checkpoint, images
+from tinynst.errors import UserError
 from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16
 from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.samples import PHOTOS, STYLES
+from tinynst.tools import optimize
 
 PHOTO, STYLE = str(PHOTOS / "chelsea.jpg"), str(STYLES / "starry_night.jpg")
 LAYERS = ["relu1_2", "relu2_2"]
@@ -32,7 +33,9 @@ def losses(out):
 def state(out):
     """Every number that a resumed run needs, by name, and the settings."""
     arrays, numbers = checkpoint.load(out / "checkpoint.h5")
-    return {f"{group}.{name}": array for group, named in arrays.items() for name, array in named.items()}, numbers
+    return {
+        f"{group}.{name}": array for group, named in arrays.items() for name, array in named.items()
+    }, numbers
 
 
 def same(out, other):
@@ -59,7 +62,9 @@ def test_at_equal_evaluations_gatys_lowers_as_much_as_scipy(start):
     evaluations = 30
     vgg = VGG16.load()
     photo = images.load(PHOTO, 40)[:40, :40]
-    objective = StyleObjective(vgg, images.load(STYLE, 64)[None], {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6)
+    objective = StyleObjective(
+        vgg, images.load(STYLE, 64)[None], {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6
+    )
     targets = objective.targets(photo[None])
     begin = photo if start == "photo" else optimize.noise(40, 40)
     totals = []
@@ -76,21 +81,38 @@ def test_at_equal_evaluations_gatys_lowers_as_much_as_scipy(start):
     assert optimizer.evaluations == evaluations
     assert totals[0] - optimizer.value >= 0.95 * (totals[0] - reference)
     again = objective(optimizer.best(), targets)[0]["total"]
-    assert abs(again - optimizer.value) <= 1e-5 * again  # the picture that is handed out has the value that is told
+    assert (
+        abs(again - optimizer.value) <= 1e-5 * again
+    )  # the picture that is handed out has the value that is told
 
 
 def test_the_first_evaluations_already_make_progress():
     """The second evaluation, one step from the photo, is lower by more than a percent; after ten a half is gone."""
-    objective = StyleObjective(VGG16.load(), images.load(STYLE, 64)[None], {"relu2_2": 1.0}, dict.fromkeys(LAYERS, 5.0), 1e-6)
+    objective = StyleObjective(
+        VGG16.load(), images.load(STYLE, 64)[None], {"relu2_2": 1.0}, dict.fromkeys(LAYERS, 5.0), 1e-6
+    )
     photo = images.load(PHOTO, 40)
-    totals = [terms["total"] for terms, _ in optimize.descend(objective, objective.targets(photo[None]), photo, 10)]
+    totals = [
+        terms["total"] for terms, _ in optimize.descend(objective, objective.targets(photo[None]), photo, 10)
+    ]
     assert totals[1] < 0.99 * totals[0]
     assert min(totals) < 0.5 * totals[0]
 
 
 def test_a_shallow_layer_gives_the_photo_back(tmp_path):
     """relu2_2 knows nearly every pixel: more than 25 dB after 100 evaluations from noise."""
-    options = ["--image", PHOTO, "--layer", "relu2_2", "--size", "40", "--iterations", "100", "--every", "200"]
+    options = [
+        "--image",
+        PHOTO,
+        "--layer",
+        "relu2_2",
+        "--size",
+        "40",
+        "--iterations",
+        "100",
+        "--every",
+        "200",
+    ]
     optimize.main(["invert", *options, "--out", str(tmp_path / "run")])
     photo = images.load(PHOTO, 40)
     assert psnr(optimize.noise(*photo.shape[:2]), photo) < 17
@@ -101,7 +123,20 @@ def test_a_shallow_layer_gives_the_photo_back(tmp_path):
 def test_texture_has_the_style_and_not_the_layout(tmp_path):
     """From noise the Gram matrices become the painting's, while the pixels stay as unlike it as two pictures are."""
     out = tmp_path / "run"
-    options = ["--style", STYLE, "--layers", *LAYERS, "--size", "48", "--iterations", "40", "--every", "40", "--out", str(out)]
+    options = [
+        "--style",
+        STYLE,
+        "--layers",
+        *LAYERS,
+        "--size",
+        "48",
+        "--iterations",
+        "40",
+        "--every",
+        "40",
+        "--out",
+        str(out),
+    ]
     optimize.main(["texture", *options])
     rows = losses(out)
     assert min(row["style"] for row in rows) < 0.01 * rows[0]["style"]
@@ -151,7 +186,16 @@ def test_the_result_is_the_lowest_picture_that_was_seen(tmp_path):
 @pytest.mark.parametrize(("optimizer", "scales"), [("lbfgs", 2), ("adam", 1)])
 def test_kill_at_a_random_moment_then_the_same_numbers(tmp_path, optimizer, scales):
     """SIGKILL, twice; at two scales also in the larger one."""
-    size = ["--size", str(32 * scales), "--scales", str(scales), "--optimizer", optimizer, "--iterations", "9"]
+    size = [
+        "--size",
+        str(32 * scales),
+        "--scales",
+        str(scales),
+        "--optimizer",
+        optimizer,
+        "--iterations",
+        "9",
+    ]
     options = [*GATYS, *size]
     optimize.main([*options, "--out", str(tmp_path / "whole")])
     out, chance = tmp_path / "killed", random.Random(f"{optimizer}{scales}")
@@ -281,7 +325,9 @@ def test_on_the_stand_in_for_cupy_it_agrees_with_numpy(strict, tmp_path):
     np.testing.assert_allclose(cuda, cpu, rtol=1e-3)
     difference = images.load(tmp_path / "cpu/result.png") - images.load(tmp_path / "cuda/result.png")
     assert np.abs(difference).max() <= 2
-    optimize.main(["gatys", "--resume", "--iterations", "8", "--device", "cuda", "--out", str(tmp_path / "cpu")])
+    optimize.main(
+        ["gatys", "--resume", "--iterations", "8", "--device", "cuda", "--out", str(tmp_path / "cpu")]
+    )
     assert len(losses(tmp_path / "cpu")) == 8  # begun on one, gone on with on the other
 
 
@@ -296,12 +342,21 @@ def test_on_the_stand_in_for_cupy_it_agrees_with_numpy(strict, tmp_path):
         ([*GATYS, "--start", "nowhere.jpg"], "nowhere.jpg: no such file"),
         ([*GATYS, "--style", "nowhere.jpg"], "nowhere.jpg: no such file"),
         ([*GATYS, "--vgg", "nowhere.h5"], "nowhere.h5"),
-        (["invert", "--image", PHOTO, "--layer", "relu9_9"], "--layer: there is no layer 'relu9_9'; choose from relu1_1"),
+        (
+            ["invert", "--image", PHOTO, "--layer", "relu9_9"],
+            "--layer: there is no layer 'relu9_9'; choose from relu1_1",
+        ),
         (["texture", "--style", STYLE, "--layers", "relu1_2", "relu1_2"], "--layers names a layer twice"),
         ([*GATYS, "--style-weights", "1", "2", "3"], "one for each of 2 layers"),
-        ([*GATYS, "--style-weights", "0", "--content-weights", "0", "--tv-weight", "0"], "all weights are zero"),
+        (
+            [*GATYS, "--style-weights", "0", "--content-weights", "0", "--tv-weight", "0"],
+            "all weights are zero",
+        ),
         (["texture", "--style", STYLE, "--style-weights", "0", "--tv-weight", "0"], "all weights are zero"),
-        ([*GATYS, "--style", STYLE, STYLE, "--mix", "1"], "--mix should be one number for each of 2 paintings"),
+        (
+            [*GATYS, "--style", STYLE, STYLE, "--mix", "1"],
+            "--mix should be one number for each of 2 paintings",
+        ),
         ([*GATYS, "--mix", "0"], "not all 0"),
         ([*GATYS, "--size", "31"], "--size is 31; with --scales 1 it should be at least 32"),
         ([*GATYS, "--scales", "2"], "--size is 32; with --scales 2 it should be at least 64"),
@@ -338,7 +393,9 @@ def test_what_is_there_is_not_lost(tmp_path):
 
 def test_on_the_command_line_a_mistake_is_one_line_and_status_2():
     for options in (["gatys"], ["paint"], ["invert", "--image", "nowhere.jpg", "--out", "nowhere"]):
-        done = subprocess.run([sys.executable, "-m", "tinynst.optimize", *options], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tinynst.optimize", *options], capture_output=True, text=True
+        )
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         assert done.stderr.startswith("tinynst optimize")
 
@@ -350,6 +407,10 @@ def test_weights_too_large_for_float32_are_told_in_one_line(tmp_path):
 
 
 def test_adam_that_diverges_says_so_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"stopped at evaluation \d+: .*; start again with lower weights or a lower --lr"):
-        optimize.main([*GATYS, "--optimizer", "adam", "--lr", "1e30", "--every", "50", "--out", str(tmp_path / "run")])
+    with pytest.raises(
+        UserError, match=r"stopped at evaluation \d+: .*; start again with lower weights or a lower --lr"
+    ):
+        optimize.main(
+            [*GATYS, "--optimizer", "adam", "--lr", "1e30", "--every", "50", "--out", str(tmp_path / "run")]
+        )
     assert not (tmp_path / "run/result.png").exists()

@@ -8,8 +8,8 @@ import pytest
 from cases import assert_close, refuses
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tinynst import parallel
 from tinynst.device import asarray, to_numpy
+from tinynst.ops.fast import parallel
 
 
 @pytest.fixture(params=[1, 3])
@@ -214,7 +214,9 @@ def test_scratch_is_used_again_by_the_same_thread_alone():
     assert not np.shares_memory(a, parallel.scratch(np, "another", (3, 4), np.float32))
     assert not np.shares_memory(a, parallel.scratch(np, "test", (3, 4), np.float64))
     elsewhere = []
-    thread = threading.Thread(target=lambda: elsewhere.append(parallel.scratch(np, "test", (3, 4), np.float32)))
+    thread = threading.Thread(
+        target=lambda: elsewhere.append(parallel.scratch(np, "test", (3, 4), np.float32))
+    )
     thread.start()
     thread.join()
     assert not np.shares_memory(a, elsewhere[0])
@@ -282,7 +284,16 @@ def test_add(xp, monkeypatch):
 
 @pytest.mark.parametrize(
     ("rows", "most", "parts"),
-    [(4096, 1736, 4), (4096, 6944, 1), (96, 31, 4), (48, 16, 3), (97, 50, 1), (40, 15, 1), (12, 100, 1), (64, 0, 1)],
+    [
+        (4096, 1736, 4),
+        (4096, 6944, 1),
+        (96, 31, 4),
+        (48, 16, 3),
+        (97, 50, 1),
+        (40, 15, 1),
+        (12, 100, 1),
+        (64, 0, 1),
+    ],
 )
 def test_parts_are_equal_few_and_no_slivers(rows, most, parts):
     assert parallel._parts(rows, most) == parts

@@ -8,11 +8,21 @@ from PIL import Image
 from tinynst import ops
 from tinynst.device import asarray, to_numpy
 
-CASES = [Case("upsample_nearest", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
-SMOOTH = [Case("upsample_smooth", {"x": shape}, {}, ("x",)) for shape in ((2, 5, 7, 3), (1, 1, 2, 3), (3, 2, 1, 4))]
+CASES = [
+    Case("upsample_nearest", {"x": (2, 5, 7, 3)}, options, ("x",))
+    for options in ({}, {"scale": 1}, {"scale": 3})
+]
+SMOOTH = [
+    Case("upsample_smooth", {"x": shape}, {}, ("x",)) for shape in ((2, 5, 7, 3), (1, 1, 2, 3), (3, 2, 1, 4))
+]
 CASES += SMOOTH
-CASES += [Case("upsample_bicubic", {"x": (2, 5, 7, 3)}, options, ("x",)) for options in ({}, {"scale": 1}, {"scale": 3})]
-CASES += [Case("upsample_bicubic", {"x": (2, 1, 2, 3)}, {"scale": 4}, ("x",))]  # fewer pixels than the kernel has
+CASES += [
+    Case("upsample_bicubic", {"x": (2, 5, 7, 3)}, options, ("x",))
+    for options in ({}, {"scale": 1}, {"scale": 3})
+]
+CASES += [
+    Case("upsample_bicubic", {"x": (2, 1, 2, 3)}, {"scale": 4}, ("x",))
+]  # fewer pixels than the kernel has
 
 
 @row(CASES)
@@ -44,7 +54,10 @@ def test_bicubic_is_pillows(xp, scale):
 def test_bicubic_keeps_a_grey_plane_and_a_ramp(xp):
     """Keys's kernel reproduces straight lines, away from the edges."""
     ramp = np.repeat(np.arange(9.0), 6).reshape(1, 9, 6, 1)
-    for flat, expected in ((np.full((1, 9, 6, 1), 7.0), np.full(36, 7.0)), (ramp, (np.arange(36) + 0.5) / 4 - 0.5)):
+    for flat, expected in (
+        (np.full((1, 9, 6, 1), 7.0), np.full(36, 7.0)),
+        (ramp, (np.arange(36) + 0.5) / 4 - 0.5),
+    ):
         y, _ = ops.upsample_bicubic(asarray(flat, xp), 4)
         assert np.abs(to_numpy(y)[0, 8:28, :, 0] - expected[8:28, None]).max() < 1e-12
 

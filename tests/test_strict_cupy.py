@@ -91,21 +91,28 @@ def test_no_function_takes_numpy_arrays_or_lists_as_data(strict, call):
         call(strict)
 
 
-@pytest.mark.parametrize("convert", [np.asarray, np.array, np.float32, lambda x: np.zeros((3, 4)).__setitem__(0, x)])
+@pytest.mark.parametrize(
+    "convert", [np.asarray, np.array, np.float32, lambda x: np.zeros((3, 4)).__setitem__(0, x)]
+)
 def test_numpy_does_not_get_at_the_data_by_itself(like_cupy, convert):
-    with pytest.raises(TypeError, match=r"Implicit conversion to a NumPy array is not allowed\. Please use `\.get\(\)`"):
+    with pytest.raises(
+        TypeError, match=r"Implicit conversion to a NumPy array is not allowed\. Please use `\.get\(\)`"
+    ):
         convert(like_cupy.ones(4))
 
 
 @pytest.mark.parametrize(
-    "call", [np.sqrt, np.sum, np.transpose, lambda x: np.concatenate([x, x]), lambda x: np.add(x, x), np.add.reduce]
+    "call",
+    [np.sqrt, np.sum, np.transpose, lambda x: np.concatenate([x, x]), lambda x: np.add(x, x), np.add.reduce],
 )
 def test_numpy_functions_fail_even_where_cupy_would_dispatch_them(strict, call):
     with pytest.raises(TypeError, match="on a CuPy array"):
         call(strict.ones((2, 2)))
 
 
-@pytest.mark.parametrize("name", ["float128", "longdouble", "object_", "errstate", "block", "insert", "nanpercentile"])
+@pytest.mark.parametrize(
+    "name", ["float128", "longdouble", "object_", "errstate", "block", "insert", "nanpercentile"]
+)
 def test_names_that_cupy_has_not(like_cupy, name):
     assert not hasattr(like_cupy, name)
 
@@ -494,7 +501,9 @@ def test_skipped_gpu_tests_are_told_in_one_line(tmp_path):
     here = Path(__file__).parent
     for name in ("conftest.py", "strict_cupy.py", "cupy_names.json"):
         shutil.copy(here / name, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a GPU\nfilterwarnings = error\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n    gpu: needs a GPU\nfilterwarnings = error\n"
+    )
     (tmp_path / "test_here.py").write_text(
         "import pytest\n\ndef test_both(xp):\n    assert xp.ones(2).sum() == 2\n\n"
         "@pytest.mark.gpu\ndef test_gpu():\n    assert False\n\n"

@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 
-from tinynst import images, styles, weights
-from tinynst.cli import UserError
+from tinynst.data import images, styles, weights
+from tinynst.errors import UserError
 from tinynst.networks import style_net
 from tinynst.samples import STYLES
-from tinynst.stylize import load_style, stylize
+from tinynst.tools.stylize import load_style, stylize
 
 SETTINGS = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
-OBJECTIVE = {"content_layers": ["relu3_3"], "content_weights": [1.0], "style_layers": ["relu1_2"], "style_weights": [2.0]}
+OBJECTIVE = {
+    "content_layers": ["relu3_3"],
+    "content_weights": [1.0],
+    "style_layers": ["relu1_2"],
+    "style_weights": [2.0],
+}
 OBJECTIVE |= {"tv_weight": 0.0, "style_size": 64}
 
 
@@ -20,7 +25,10 @@ def write(path, names=("waves", "dots", "identity")):
     rng = np.random.default_rng(1)
     for array in net.parameters().values():
         array += (array.ndim == 2) * rng.uniform(-0.5, 0.5, array.shape).astype(np.float32)
-    records = [{"name": name, "title": name.title(), "painting": f"{name}.jpg", "objective": OBJECTIVE} for name in names]
+    records = [
+        {"name": name, "title": name.title(), "painting": f"{name}.jpg", "objective": OBJECTIVE}
+        for name in names
+    ]
     about = {"kind": "style", "styles": records, "settings": SETTINGS, "style_image": "waves.jpg"}
     weights.save(path, net.parameters(), about)
     return net
@@ -31,7 +39,11 @@ def ships(tmp_path, monkeypatch):
     """A gallery and a net of one style, as if they shipped."""
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "ships")
     one = style_net(width=2)
-    about = {"kind": "style", "summary": "alone", "settings": {"norm": "instance", "upsample": "transpose", "width": 2}}
+    about = {
+        "kind": "style",
+        "summary": "alone",
+        "settings": {"norm": "instance", "upsample": "transpose", "width": 2},
+    }
     weights.save(tmp_path / "ships" / "candy.h5", one.parameters(), about)
     return write(tmp_path / "ships" / "gallery.h5"), tmp_path
 
@@ -45,11 +57,19 @@ def refused(call, *arguments):
 
 def test_a_record_says_what_is_known_of_the_painting(tmp_path):
     record = styles.record(STYLES / "night_cafe.jpg", OBJECTIVE)
-    assert (record["name"], record["painting"], record["objective"]) == ("night_cafe", "night_cafe.jpg", OBJECTIVE)
+    assert (record["name"], record["painting"], record["objective"]) == (
+        "night_cafe",
+        "night_cafe.jpg",
+        OBJECTIVE,
+    )
     assert record["title"] == "The Night Cafe, 1888" and record["painter"].startswith("Vincent van Gogh")
     assert "Debian" in record["source"]
     images.save(tmp_path / "mine.png", np.zeros((20, 20, 3)))
-    assert styles.record(tmp_path / "mine.png", OBJECTIVE) == {"name": "mine", "painting": "mine.png", "objective": OBJECTIVE}
+    assert styles.record(tmp_path / "mine.png", OBJECTIVE) == {
+        "name": "mine",
+        "painting": "mine.png",
+        "objective": OBJECTIVE,
+    }
 
 
 def test_a_thumbnail_is_small_and_comes_back():
@@ -88,7 +108,11 @@ def test_what_a_user_may_call_a_style(ships, tmp_path):
 def test_a_loaded_mixture_is_what_the_net_paints(ships):
     net, _ = ships
     photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
-    for text, style in {"dots": "dots", "waves:3 dots:1": {"waves": 0.75, "dots": 0.25}, "gallery": "waves"}.items():
+    for text, style in {
+        "dots": "dots",
+        "waves:3 dots:1": {"waves": 0.75, "dots": 0.25},
+        "gallery": "waves",
+    }.items():
         expected = net.forward(photo[None], style=style)[0].clip(0, 255)
         assert np.abs(stylize(load_style(text), photo) - expected).max() < 0.05
     assert list(styles.shipped()) == ["waves", "dots", "identity", "candy"]
@@ -101,9 +125,15 @@ def test_strength_walks_from_the_identity_row_to_the_style(ships):
     assert np.array_equal(stylize(loaded, photo, 0), photo)
     lost = photo - net.forward(photo[None], style="identity")[0]
     for strength in (0.25, 0.5, 1):
-        expected = net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0] + (1 - strength) * lost
+        expected = (
+            net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0]
+            + (1 - strength) * lost
+        )
         assert np.abs(stylize(loaded, photo, strength) - expected.clip(0, 255)).max() < 0.05
-    steps = [np.abs(stylize(loaded, photo, s) - stylize(loaded, photo, s + 0.01)).mean() for s in (0, 0.3, 0.98, 0.99)]
+    steps = [
+        np.abs(stylize(loaded, photo, s) - stylize(loaded, photo, s + 0.01)).mean()
+        for s in (0, 0.3, 0.98, 0.99)
+    ]
     assert max(steps) < 5  # no jump at either end
 
 
@@ -125,12 +155,18 @@ def test_one_style_taken_out_of_many_paints_the_same(ships, capsys):
 
 
 def test_rows_are_put_together_anew():
-    arrays = {"norm.gamma": np.array([[1.0, 2], [3, 4]]), "norm.beta": np.array([5.0, 6]), "conv.w": np.ones((3, 3))}
+    arrays = {
+        "norm.gamma": np.array([[1.0, 2], [3, 4]]),
+        "norm.beta": np.array([5.0, 6]),
+        "conv.w": np.ones((3, 3)),
+    }
     several, one = (
         styles.with_rows(arrays | {"norm.beta": np.array([[5.0, 6], [7, 8]])}, [1, 1, 0]),
         styles.with_rows(arrays, 0),
     )
-    assert several["norm.gamma"].tolist() == [[3, 4], [3, 4], [1, 2]] and several["norm.beta"].tolist()[2] == [5, 6]
+    assert several["norm.gamma"].tolist() == [[3, 4], [3, 4], [1, 2]] and several["norm.beta"].tolist()[
+        2
+    ] == [5, 6]
     assert one["norm.gamma"].tolist() == [1, 2] and one["norm.beta"].tolist() == [5, 6]
     assert one["conv.w"] is arrays["conv.w"]
 

@@ -12,10 +12,12 @@ import pytest
 import strict_cupy
 from PIL import Image
 
-from tinynst import cli, images, styles, stylize, weights
-from tinynst.cli import UserError
+from tinynst import cli
+from tinynst.data import images, styles, weights
+from tinynst.errors import UserError
 from tinynst.networks import TransformNet, style_net
-from tinynst.stylize import load_style
+from tinynst.tools import stylize
+from tinynst.tools.stylize import load_style
 
 SETTINGS = {"norm": "instance", "upsample": "transpose", "width": 2}
 
@@ -94,7 +96,9 @@ def refused(capsys, *arguments):
 
 def tree(folder):
     """{name below the folder: bytes} of all its files."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 # --- loading a style --------------------------------------------------------------------------------------------------
@@ -281,7 +285,9 @@ def test_one_image(here, style, net, capsys, out, written):
     np.testing.assert_array_equal(read(written), styled(net, picture(20, 30)))
 
 
-@pytest.mark.parametrize(("suffix", "format"), [(".jpg", "JPEG"), (".PNG", "PNG"), (".webp", "WEBP"), (".tif", "TIFF")])
+@pytest.mark.parametrize(
+    ("suffix", "format"), [(".jpg", "JPEG"), (".PNG", "PNG"), (".webp", "WEBP"), (".tif", "TIFF")]
+)
 def test_the_suffix_of_out_is_the_format(here, style, net, capsys, suffix, format):
     images.save("a.png", picture(20, 30))
     assert command(capsys, "a.png", "--style", style, "-o", f"b{suffix}", "--strength", "0.1")[0] == 0
@@ -326,7 +332,14 @@ def test_formats_that_are_not_written_become_png(here, style, net, capsys):
         with Image.open(path) as file:
             assert file.format == "PNG"
             found[path.name] = file.width
-    assert found == {"a.png": 9, "b.gif.png": 10, "b.png": 11, "c.ppm.png": 12, "c.gif.png": 13, "bare.png": 20}
+    assert found == {
+        "a.png": 9,
+        "b.gif.png": 10,
+        "b.png": 11,
+        "c.ppm.png": 12,
+        "c.gif.png": 13,
+        "bare.png": 20,
+    }
     np.testing.assert_array_equal(read("out/b.png"), styled(net, picture(8, 11)))
 
 
@@ -345,7 +358,9 @@ def test_equal_names_are_refused(photos, here, style, capsys):
 
 def test_an_image_given_twice_is_styled_once(photos, here, style, capsys):
     Image.fromarray(picture(8, 8)).save(photos / "c.gif")
-    status, out, _ = command(capsys, "photos/a.jpg", "photos", photos / "a.jpg", "photos/c.gif", "--style", style, "-o", "out")
+    status, out, _ = command(
+        capsys, "photos/a.jpg", "photos", photos / "a.jpg", "photos/c.gif", "--style", style, "-o", "out"
+    )
     assert status == 0
     assert "4 images styled" in out
     assert sorted(tree(here / "out")) == ["a.jpg", "c.png", "sub/a.jpg", "sub/b.png"]
@@ -383,7 +398,9 @@ def link(kind, source, target):
         os.link(source, target)
 
 
-@pytest.mark.parametrize("out", ["a.png", "./a.png", "../{folder}/a.png", "{absolute}/a.png", ".", "sub/..", "./"])
+@pytest.mark.parametrize(
+    "out", ["a.png", "./a.png", "../{folder}/a.png", "{absolute}/a.png", ".", "sub/..", "./"]
+)
 def test_output_is_input(here, style, capsys, out):
     (here / "sub").mkdir()
     images.save("a.png", picture(8, 8))
@@ -398,10 +415,14 @@ def test_output_is_input(here, style, capsys, out):
 def test_output_is_a_link_to_an_input(photos, here, style, capsys, kind):
     (here / "out" / "sub").mkdir(parents=True)
     link(kind, photos / "a.jpg", here / "b.jpg")
-    link(kind, photos / "a.jpg", here / "out" / "sub" / "b.png")  # the target of one input, the bytes of another
+    link(
+        kind, photos / "a.jpg", here / "out" / "sub" / "b.png"
+    )  # the target of one input, the bytes of another
     before = tree(here)
     source = Path("photos/a.jpg")
-    assert f"b.jpg would overwrite {source}" in refused(capsys, "photos/a.jpg", "--style", style, "-o", "b.jpg")
+    assert f"b.jpg would overwrite {source}" in refused(
+        capsys, "photos/a.jpg", "--style", style, "-o", "b.jpg"
+    )
     assert f"would overwrite {source}" in refused(capsys, "photos", "--style", style, "-o", "out")
     assert f"would overwrite {source}" in refused(capsys, "photos", "--style", style, "-o", "photos")
     assert tree(here) == before
@@ -437,7 +458,10 @@ def test_size(here, style, net, capsys, options, size):
 
 def test_strength_and_colour(here, style, net, capsys):
     images.save("a.png", picture(20, 30))
-    assert command(capsys, "a.png", "--style", style, "-o", "b.png", "--strength", "0.5", "--preserve-color")[0] == 0
+    assert (
+        command(capsys, "a.png", "--style", style, "-o", "b.png", "--strength", "0.5", "--preserve-color")[0]
+        == 0
+    )
     np.testing.assert_array_equal(read("b.png"), styled(net, picture(20, 30), 0.5, True))
     assert command(capsys, "a.png", "--style", style, "-o", "c.png", "--strength", "0")[0] == 0
     np.testing.assert_array_equal(read("c.png"), picture(20, 30))
@@ -471,7 +495,10 @@ def test_cuda_without_cupy(here, style, capsys, monkeypatch):
         (["", "--style", "STYLE", "-o", "out"], "an empty name"),
         (["a.png", "--style", "STYLE", "-o", "notes.txt/"], "notes.txt/ is a file"),
         (["a.png", "--style", "STYLE", "-o", "notes.txt/b.png"], "notes.txt is a file"),
-        (["a.png", "c.png", "--style", "STYLE", "-o", "notes.txt"], "notes.txt is a file: name a folder for the results"),
+        (
+            ["a.png", "c.png", "--style", "STYLE", "-o", "notes.txt"],
+            "notes.txt is a file: name a folder for the results",
+        ),
         (["a.png", "c.png", "--style", "STYLE", "-o", "b.png"], "b.png is a name for one image"),
         (["a.png", "--style", "STYLE", "-o", "odd"], "this is a folder"),
         (["a.png", "--style", "STYLE", "-o", "b.png", "--strength", "1.5"], "--strength must be from 0"),
@@ -479,16 +506,25 @@ def test_cuda_without_cupy(here, style, capsys, monkeypatch):
         (["a.png", "--style", "STYLE", "-o", "b.png", "--strength", "much"], "--strength"),
         (["a.png", "--style", "STYLE", "-o", "b.png", "--size", "0"], "--size must be at least 1"),
         (["a.png", "--style", "STYLE", "-o", "b.png", "--size", "1.5"], "--size"),
-        (["a.png", "--style", "STYLE", "-o", "b.png", "--size", "99999999", "--enlarge"], "give a smaller size"),
+        (
+            ["a.png", "--style", "STYLE", "-o", "b.png", "--size", "99999999", "--enlarge"],
+            "give a smaller size",
+        ),
         (["a.png", "--style", "STYLE", "-o", "b.png", "--enlarge"], "--enlarge needs --size"),
         (["a.png", "--style", "STYLE", "-o", "b.png", "--device", "tpu"], "--device"),
         (["a.png", "--style", "no_such_style", "-o", "b.png"], "no style weights called 'no_such_style'"),
         (["a.png", "--style", "notes.txt", "-o", "b.png"], "notes.txt is not an HDF5 file"),
         (["a.png", "--style", "a.png", "-o", "b.png"], "a.png is not an HDF5 file"),
         (["a.png", "--style", "text.h5", "-o", "b.png"], "text.h5 is not an HDF5 file"),
-        (["a.png", "--style", "foreign.h5", "-o", "b.png"], "foreign.h5 is an HDF5 file of some other program"),
+        (
+            ["a.png", "--style", "foreign.h5", "-o", "b.png"],
+            "foreign.h5 is an HDF5 file of some other program",
+        ),
         (["a.png", "--style", "cut.h5", "-o", "b.png"], "cut.h5 is cut short"),
-        (["a.png", "--style", str(weights.SHIPPED / "vgg16.h5"), "-o", "b.png"], "holds vgg16 weights, not style weights"),
+        (
+            ["a.png", "--style", str(weights.SHIPPED / "vgg16.h5"), "-o", "b.png"],
+            "holds vgg16 weights, not style weights",
+        ),
         (["a.png", "--style", "vgg16", "-o", "b.png"], "holds vgg16 weights, not style weights"),
         (["a.png", "--style", "odd", "-o", "b.png"], "odd is a folder"),
     ],
@@ -511,7 +547,9 @@ def test_mistakes_end_in_one_line_and_write_nothing(here, style, capsys, argumen
 def test_a_folder_that_may_not_be_written_into(here, style, capsys):
     images.save("a.png", picture(8, 8))
     (here / "locked").mkdir(mode=0o500)
-    assert "nothing may be written into locked" in refused(capsys, "a.png", "--style", style, "-o", "locked/new/")
+    assert "nothing may be written into locked" in refused(
+        capsys, "a.png", "--style", style, "-o", "locked/new/"
+    )
 
 
 # --- the command: odd images ------------------------------------------------------------------------------------------
@@ -605,7 +643,10 @@ def test_one_bad_image_among_others(photos, here, style, net, capsys):
     status, out, err = command(capsys, "photos", "--style", style, "-o", "out")
     assert status == 1
     assert err.startswith("warning: ") and str(Path("photos/sub/aa.jpg")) in err and err.count("\n") == 1
-    assert out.splitlines()[-1] == "3 images styled, 1 could not be (the warnings above say why); results are in out"
+    assert (
+        out.splitlines()[-1]
+        == "3 images styled, 1 could not be (the warnings above say why); results are in out"
+    )
     assert sorted(tree(here / "out")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
     np.testing.assert_array_equal(read("out/sub/b.png"), styled(net, picture(28, 30, 2)))
 
@@ -661,11 +702,18 @@ def test_help_says_what_becomes_of_formats_and_sizes(capsys):
     status, out, _ = command(capsys, "--help")
     assert status == 0
     out = " ".join(out.split())
-    for words in ("all others become PNG", "transparent becomes white", "smaller ones stay as they are", "(default: cpu)"):
+    for words in (
+        "all others become PNG",
+        "transparent becomes white",
+        "smaller ones stay as they are",
+        "(default: cpu)",
+    ):
         assert words in out
 
 
-@pytest.mark.parametrize("start", [["-m", "tinynst.stylize"], ["-c", "from tinynst.cli import main; main()", "stylize"]])
+@pytest.mark.parametrize(
+    "start", [["-m", "tinynst.stylize"], ["-c", "from tinynst.cli import main; main()", "stylize"]]
+)
 def test_as_a_program(photos, here, style, net, start):
     program = [sys.executable, *start]
     done = subprocess.run([*program, "photos", "--style", style, "-o", "out"], capture_output=True, text=True)

@@ -8,11 +8,13 @@ import pytest
 from cases import photos
 from PIL import Image
 
-from tinynst import cli, images, superres, weights
-from tinynst.cli import UserError
+from tinynst import cli
+from tinynst.data import images, weights
 from tinynst.device import asarray
+from tinynst.errors import UserError
 from tinynst.networks import super_resolution_net
-from tinynst.superres import REACH, enlarge, load_superres
+from tinynst.tools import superres
+from tinynst.tools.superres import REACH, enlarge, load_superres
 
 SETTINGS = {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True, "width": 2}
 
@@ -119,7 +121,10 @@ def test_wrong_arguments_are_refused():
 
 def test_matched_histogram_is_the_images():
     """Brightness and spread of each channel are the small image's, whatever the net does to them."""
-    net, image = random_net(), photos(24, 30, 3, dtype=np.float32) * np.float32([0.3, 0.5, 0.4]) + np.float32([20, 90, 5])
+    net, image = (
+        random_net(),
+        photos(24, 30, 3, dtype=np.float32) * np.float32([0.3, 0.5, 0.4]) + np.float32([20, 90, 5]),
+    )
     net.parameters()["out.b"][...] = [0.4, -0.3, 0.1]
     plain, matched = enlarge(net, image), enlarge(net, image, match_histogram=True)
     for c in range(3):
@@ -157,8 +162,8 @@ def test_wrong_weights_are_refused(tmp_path):
 @pytest.mark.parametrize("name", weights.shipped("superres"))
 def test_shipped_nets_beat_bicubic_or_look_sharper(name):
     """On a photo that ships: the pixel nets by their error, the feature nets by how much fine detail there is."""
+    from tinynst.data.degradation import cut, shrink
     from tinynst.samples import PHOTOS
-    from tinynst.superres_data import cut, shrink
 
     net, about = load_superres(name)
     f = net.factor
@@ -256,7 +261,11 @@ def test_weights_by_factor_and_loss(here, capsys, monkeypatch):
     assert np.array_equal(result("--match-histogram", "no"), expected(5, False))
     assert np.array_equal(result("--loss", "pixel", "--match-histogram", "yes"), expected(6, True))
     status, _, err = command(capsys, "a.png", "-o", "b.png", "--factor", "8")
-    assert status == 2 and "no superres weights called 'superres_x8_feature'" in err and "superres_x4_pixel" in err
+    assert (
+        status == 2
+        and "no superres weights called 'superres_x8_feature'" in err
+        and "superres_x4_pixel" in err
+    )
 
 
 @pytest.mark.parametrize(

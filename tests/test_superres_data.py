@@ -5,7 +5,7 @@ import pytest
 from cases import photos
 from PIL import Image
 
-from tinynst.superres_data import blur, cut, shrink
+from tinynst.data.degradation import blur, cut, shrink
 
 
 def cubic(t):
@@ -29,7 +29,9 @@ def test_bicubic_is_the_antialiased_mean_rounded(factor):
     assert low.shape == (12, 12, 3) and low.dtype == np.uint8
     weights = np.array([cubic((k + 0.5) / factor - 6.5) for k in range(12 * factor)])
     weights /= weights.sum()
-    across = np.rint(np.einsum("hwc,w->hc", image.astype(float), weights)).clip(0, 255)  # Pillow rounds between the two
+    across = np.rint(np.einsum("hwc,w->hc", image.astype(float), weights)).clip(
+        0, 255
+    )  # Pillow rounds between the two
     assert np.abs(low[6, 6].astype(float) - weights @ across).max() <= 1
 
 
@@ -37,7 +39,9 @@ def test_the_low_image_is_rounded_to_what_a_file_holds():
     image = photos(16, 16, 3, dtype=np.float32)
     low = shrink(image, 4)
     assert np.array_equal(low, shrink(np.rint(image).astype(np.uint8), 4))
-    assert np.array_equal(low, np.asarray(Image.fromarray(np.rint(image).astype(np.uint8)).resize((4, 4), Image.BICUBIC)))
+    assert np.array_equal(
+        low, np.asarray(Image.fromarray(np.rint(image).astype(np.uint8)).resize((4, 4), Image.BICUBIC))
+    )
 
 
 def test_the_papers_is_blurred_before():

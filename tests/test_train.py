@@ -8,14 +8,29 @@ import time
 import numpy as np
 import pytest
 
-from tinynst import checkpoint, device, images, styles, train, weights
-from tinynst.cli import UserError
+from tinynst import device
+from tinynst.data import checkpoint, images, styles, weights
+from tinynst.errors import UserError
 from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
-from tinynst.stylize import load_style
+from tinynst.tools.stylize import load_style
+from tinynst.training import style as train
 
 # The real command on real photos with the real VGG-16, as small as it gets
-SMALL = ["--iterations", "6", "--every", "2", "--batch", "2", "--image-size", "32", "--style-size", "48", "--width", "2"]
+SMALL = [
+    "--iterations",
+    "6",
+    "--every",
+    "2",
+    "--batch",
+    "2",
+    "--image-size",
+    "32",
+    "--style-size",
+    "48",
+    "--width",
+    "2",
+]
 SMALL += ["--style-layers", "relu1_2", "relu2_2", "--content-layers", "relu2_2"]
 
 
@@ -39,8 +54,12 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, capsys, sm
     out = tmp_path / "run"
     assert train.main([*small, "--out", str(out)]) == 0
     arrays, about = weights.load(out / "weights.h5")
-    assert about["kind"] == "style" and about["style_image"] == "starry_night.jpg" and about["iterations"] == 6
-    assert about["settings"]["width"] == 2 and about["settings"]["content"] == "photos" and about["photos"] == 80
+    assert (
+        about["kind"] == "style" and about["style_image"] == "starry_night.jpg" and about["iterations"] == 6
+    )
+    assert (
+        about["settings"]["width"] == 2 and about["settings"]["content"] == "photos" and about["photos"] == 80
+    )
     assert str(tmp_path) not in str(about)  # made to be given away
     assert set(about["losses"]) == {"content", "style", "tv", "total"}
     assert same(arrays, net_of(out))
@@ -53,7 +72,21 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, capsys, sm
 def test_the_first_step_goes_downhill_in_every_variant(tmp_path, small):
     for norm, upsample in (("batch", "nearest"), ("instance", "transpose")):
         out = tmp_path / norm
-        train.main([*small, "--norm", norm, "--upsample", upsample, "--iterations", "30", "--lr", "1e-2", "--out", str(out)])
+        train.main(
+            [
+                *small,
+                "--norm",
+                norm,
+                "--upsample",
+                upsample,
+                "--iterations",
+                "30",
+                "--lr",
+                "1e-2",
+                "--out",
+                str(out),
+            ]
+        )
         totals = [float(row.split(",")[-1]) for row in (out / "losses.csv").read_text().splitlines()[1:]]
         assert np.mean(totals[-5:]) < 0.5 * np.mean(totals[:5])
         assert style_net(norm, upsample, 2).buffers().keys() <= net_of(out).keys()
@@ -69,7 +102,9 @@ def test_kill_at_a_random_moment_five_times_then_the_same_weights(tmp_path, smal
     for kill in range(5):
         resume = ["--resume"] if (out / "checkpoint.h5").exists() else options
         with subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
-            target = 2 + 6 * kill + chance.randrange(6)  # an iteration; the kill comes at any moment in or after it
+            target = (
+                2 + 6 * kill + chance.randrange(6)
+            )  # an iteration; the kill comes at any moment in or after it
             while run.poll() is None and rows(out) < target:
                 time.sleep(0.005)
             time.sleep(chance.random() * 0.05)
@@ -115,14 +150,24 @@ def test_resume_finds_inputs_that_moved_and_refuses_others(tmp_path, small):
     train.main([*options, "--out", str(tmp_path / "whole"), "--iterations", "4"])
     train.main([*options, "--out", str(tmp_path / "run"), "--iterations", "2"])
     photos.rename(tmp_path / "moved")
-    again = ["--resume", "--out", str(tmp_path / "run"), "--iterations", "4", "--content", str(tmp_path / "moved")]
+    again = [
+        "--resume",
+        "--out",
+        str(tmp_path / "run"),
+        "--iterations",
+        "4",
+        "--content",
+        str(tmp_path / "moved"),
+    ]
     images.save(tmp_path / "moved" / "new.png", images.load(PHOTOS / "china.jpg", 40))
     with pytest.raises(UserError, match=r"moved has changed since the run was started \(photos: 3, now 4\)"):
         train.main(again)
     (tmp_path / "moved" / "new.png").unlink()
     with pytest.raises(UserError, match=r"chelsea\.jpg has changed since the run was started \(painting"):
         train.main([*again, "--style", str(PHOTOS / "chelsea.jpg")])
-    assert train.main([*again, "--style", str(style), "--style-weights", "5"]) == 0  # as it was started: no change
+    assert (
+        train.main([*again, "--style", str(style), "--style-weights", "5"]) == 0
+    )  # as it was started: no change
     assert same(net_of(tmp_path / "run"), net_of(tmp_path / "whole"))
 
 
@@ -141,7 +186,18 @@ def test_results_are_not_trained_on_and_not_overwritten(tmp_path, small):
 
 
 def test_a_diverging_run_says_so_in_one_line_and_keeps_what_was_good(tmp_path, small):
-    command = [sys.executable, "-m", "tinynst.train", *small, "--lr", "1e30", "--every", "1", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "tinynst.train",
+        *small,
+        "--lr",
+        "1e30",
+        "--every",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("iteration ")]
     assert done.returncode == 2 and len(lines) == 1 and "stopped at iteration" in lines[0], done.stderr
@@ -180,7 +236,10 @@ def two(tmp_path, small):
 def test_several_paintings_make_one_net_with_a_row_for_each(two):
     about = weights.read_about(two / "weights.h5")
     assert list(styles_of(two)) == ["night_cafe", "starry_night", "identity"]
-    assert "2 styles" in about["summary"] and about["settings"]["style"] == ["night_cafe.jpg", "starry_night.jpg"]
+    assert "2 styles" in about["summary"] and about["settings"]["style"] == [
+        "night_cafe.jpg",
+        "starry_night.jpg",
+    ]
     assert weights.read_thumbnail(two / "weights.h5") is None  # a painting may not be ours to give away
     for name, record in styles_of(two).items():
         assert record["iterations"] == 6 and styles.thumbnail(record).std() > 5, name
@@ -219,7 +278,9 @@ def test_each_round_of_steps_is_for_every_style_once():
 def test_rows_of_many_styles_learn_faster_and_the_last_layer_as_fast_as_it_is_told(tmp_path, small):
     """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it got."""
     out, moved = tmp_path / "run", {}
-    train.main([*small, *MANY, *TWO, "--iterations", "1", "--lr", "1e-3", "--lr-last", "0.1", "--out", str(out)])
+    train.main(
+        [*small, *MANY, *TWO, "--iterations", "1", "--lr", "1e-3", "--lr-last", "0.1", "--out", str(out)]
+    )
     start = style_net("instance", "smooth", 2, 3, "each").parameters()
     for name, array in net_of(out).items():
         moved[name] = np.abs(array - start[name]).max()
@@ -238,8 +299,23 @@ def test_many_styles_resume_bit_for_bit(two, tmp_path, small):
 
 def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, tmp_path, small):
     out = tmp_path / "three"
-    options = [*small[small.index("--style-layers") :], "--iterations", "4", "--image-size", "32", "--lr", "1e-2"]
-    options += ["--style", str(STYLES / "pere_tanguy.jpg"), "--init", str(two / "weights.h5"), "--learn", "rows"]
+    options = [
+        *small[small.index("--style-layers") :],
+        "--iterations",
+        "4",
+        "--image-size",
+        "32",
+        "--lr",
+        "1e-2",
+    ]
+    options += [
+        "--style",
+        str(STYLES / "pere_tanguy.jpg"),
+        "--init",
+        str(two / "weights.h5"),
+        "--learn",
+        "rows",
+    ]
     train.main([*options, "--out", str(out)])
     assert list(styles_of(out)) == ["night_cafe", "starry_night", "identity", "pere_tanguy"]
     assert styles_of(out)["night_cafe"] == styles_of(two)["night_cafe"]
@@ -249,7 +325,9 @@ def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, tmp_path, sm
             assert np.array_equal(array[:3], before[name])
         else:
             assert np.array_equal(array, before[name]), name
-    assert any((array[3] != before[name]).all(axis=-1).all() for name, array in after.items() if array.ndim == 2)
+    assert any(
+        (array[3] != before[name]).all(axis=-1).all() for name, array in after.items() if array.ndim == 2
+    )
     with pytest.raises(UserError, match="needs --init"):
         train.main([*small, "--init", "none", "--learn", "rows", "--out", str(tmp_path / "x")])
 
@@ -257,12 +335,29 @@ def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, tmp_path, sm
 def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two, tmp_path, small, capsys):
     """With a rate of zero the row that it started with is what is left."""
     images.save(tmp_path / "cafe.png", images.load(STYLES / "night_cafe.jpg", 200))
-    options = [*small[small.index("--style-layers") :], "--iterations", "1", "--image-size", "32", "--lr", "0"]
-    options += ["--style", str(tmp_path / "cafe.png"), "--init", str(two / "weights.h5"), "--out", str(tmp_path / "one")]
+    options = [
+        *small[small.index("--style-layers") :],
+        "--iterations",
+        "1",
+        "--image-size",
+        "32",
+        "--lr",
+        "0",
+    ]
+    options += [
+        "--style",
+        str(tmp_path / "cafe.png"),
+        "--init",
+        str(two / "weights.h5"),
+        "--out",
+        str(tmp_path / "one"),
+    ]
     train.main(options)
     said = capsys.readouterr().out.partition("cafe: begins as ")[2].partition(",")[0]
     one, many = net_of(tmp_path / "one"), net_of(two)
-    rows = [row for row in range(3) if all(np.array_equal(one[n], a[row]) for n, a in many.items() if a.ndim == 2)]
+    rows = [
+        row for row in range(3) if all(np.array_equal(one[n], a[row]) for n, a in many.items() if a.ndim == 2)
+    ]
     assert [list(styles_of(two))[row] for row in rows] == [said]
     about = weights.read_about(tmp_path / "one" / "weights.h5")
     assert [about["settings"][name] for name in ("upsample", "padding", "width")] == ["smooth", "each", 2]
@@ -272,13 +367,24 @@ def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two
 
 def test_style_weights_that_are_given_count_as_they_are(two, tmp_path, small):
     """Though the net that the run starts from was balanced by --style-level."""
-    options = ["--iterations", "1", "--image-size", "32", "--init", str(two / "weights.h5"), *small[small.index("--samples") :]]
+    options = [
+        "--iterations",
+        "1",
+        "--image-size",
+        "32",
+        "--init",
+        str(two / "weights.h5"),
+        *small[small.index("--samples") :],
+    ]
     for weights_given, expected in ((["3"], [3, 3]), (["0"], [0, 0])):
         out = tmp_path / weights_given[0]
         train.main([*options, "--style-weights", *weights_given, "--out", str(out)])
         assert styles_of(out)["starry_night"]["objective"]["style_weights"] == expected
     train.main([*options, "--out", str(tmp_path / "level")])
-    assert styles_of(tmp_path / "level")["starry_night"]["objective"] == styles_of(two)["starry_night"]["objective"]
+    assert (
+        styles_of(tmp_path / "level")["starry_night"]["objective"]
+        == styles_of(two)["starry_night"]["objective"]
+    )
 
 
 def test_the_nearest_row_is_the_one_with_the_lowest_loss():
@@ -296,7 +402,9 @@ def test_the_nearest_row_is_the_one_with_the_lowest_loss():
 
     net = style_net(width=2, styles=3)
     for array in net.parameters().values():
-        array += (array.ndim == 2) * np.random.default_rng(0).uniform(-0.5, 0.5, array.shape).astype(np.float32)
+        array += (array.ndim == 2) * np.random.default_rng(0).uniform(-0.5, 0.5, array.shape).astype(
+            np.float32
+        )
     task = train.StyleTask.__new__(train.StyleTask)
     task.names, task.xp, task.photos = ["new"], np, [images.load(PHOTOS / "coffee.jpg", 32)]
     for row in range(3):
@@ -341,7 +449,9 @@ def test_mistakes_end_in_one_line_and_write_nothing(options, message, tmp_path, 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(tmp_path):
     for options in (["--device", "tpu"], ["--batch", "many"], ["--style", "nowhere.jpg"]):
-        done = subprocess.run([sys.executable, "-m", "tinynst.train", *options], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tinynst.train", *options], capture_output=True, text=True
+        )
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         assert done.stderr.startswith("tinynst train: ")
 
@@ -350,9 +460,17 @@ def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path
     train.main([*small, "--iterations", "2", "--out", str(tmp_path / "cpu")])
     train.main([*small, "--iterations", "2", "--device", "cuda", "--out", str(tmp_path / "cuda")])
     cpu, cuda = net_of(tmp_path / "cpu"), net_of(tmp_path / "cuda")
-    losses = [[float(v) for v in row.split(",")] for row in (tmp_path / "cpu/losses.csv").read_text().splitlines()[1:]]
-    others = [[float(v) for v in row.split(",")] for row in (tmp_path / "cuda/losses.csv").read_text().splitlines()[1:]]
+    losses = [
+        [float(v) for v in row.split(",")]
+        for row in (tmp_path / "cpu/losses.csv").read_text().splitlines()[1:]
+    ]
+    others = [
+        [float(v) for v in row.split(",")]
+        for row in (tmp_path / "cuda/losses.csv").read_text().splitlines()[1:]
+    ]
     np.testing.assert_allclose(others[0], losses[0], rtol=1e-4)
-    for name in cpu:  # Adam's first steps are lr in size whatever the gradient is: near zero a rounding decides which way
+    for name in (
+        cpu
+    ):  # Adam's first steps are lr in size whatever the gradient is: near zero a rounding decides which way
         assert np.median(np.abs(cpu[name] - cuda[name])) < 1e-4, name  # of 2e-3 that each moved
     assert device.select("cuda") is strict

@@ -6,15 +6,31 @@ import time
 import numpy as np
 import pytest
 
-from tinynst import checkpoint, device, images, losses, ops, train, train_superres, weights
-from tinynst.cli import UserError
+from tinynst import device, losses, ops
+from tinynst.data import checkpoint, images, weights
+from tinynst.data.degradation import shrink
+from tinynst.errors import UserError
 from tinynst.networks import VGG16, super_resolution_net
 from tinynst.samples import PHOTOS
-from tinynst.superres_data import shrink
-from tinynst.train_superres import SuperResolutionTask
+from tinynst.training import style as train
+from tinynst.training import superres as train_superres
+from tinynst.training.superres import SuperResolutionTask
 
 # The real command on real photos, as small as it gets
-SMALL = ["--iterations", "6", "--every", "2", "--batch", "2", "--image-size", "32", "--width", "2", "--norm", "none"]
+SMALL = [
+    "--iterations",
+    "6",
+    "--every",
+    "2",
+    "--batch",
+    "2",
+    "--image-size",
+    "32",
+    "--width",
+    "2",
+    "--norm",
+    "none",
+]
 SMALL += ["--residual", "--factor", "2"]
 PIXEL = [*SMALL, "--loss", "pixel"]
 
@@ -36,7 +52,11 @@ def same(a, b):
 
 def task(*options):
     settings, _ = train_superres.runs.settings(
-        train_superres._parser(), [*options, "--out", "run"], {}, train_superres._complete, train_superres._check
+        train_superres._parser(),
+        [*options, "--out", "run"],
+        {},
+        train_superres._complete,
+        train_superres._check,
     )
     return SuperResolutionTask(settings, np)
 
@@ -103,8 +123,31 @@ def test_vgg_looks_at_other_places_in_each_step_and_the_same_after_a_resume():
 
 def test_it_learns_to_beat_bicubic():
     """Full width, a few dozen steps: less error than the bicubic enlargement that it starts from."""
-    options = ["--factor", "2", "--loss", "pixel", "--norm", "none", "--residual", "--image-size", "48", "--width", "16"]
-    options += ["--degradation", "bicubic", "--iterations", "60", "--lr", "2e-3", "--lr-rise", "10", "--every", "60"]
+    options = [
+        "--factor",
+        "2",
+        "--loss",
+        "pixel",
+        "--norm",
+        "none",
+        "--residual",
+        "--image-size",
+        "48",
+        "--width",
+        "16",
+    ]
+    options += [
+        "--degradation",
+        "bicubic",
+        "--iterations",
+        "60",
+        "--lr",
+        "2e-3",
+        "--lr-rise",
+        "10",
+        "--every",
+        "60",
+    ]
     train_superres.main([*options, "--out", "run"])
     net = super_resolution_net(2, "none", residual=True, width=16)
     net.load(weights.load("run/weights.h5")[0])
@@ -115,11 +158,31 @@ def test_it_learns_to_beat_bicubic():
 
 
 def test_feature_loss_goes_downhill_from_the_papers_net(tmp_path):
-    options = ["--factor", "4", "--loss", "feature", "--image-size", "32", "--batch", "2", "--width", "4", "--lr", "1e-2"]
+    options = [
+        "--factor",
+        "4",
+        "--loss",
+        "feature",
+        "--image-size",
+        "32",
+        "--batch",
+        "2",
+        "--width",
+        "4",
+        "--lr",
+        "1e-2",
+    ]
     train_superres.main([*options, "--iterations", "30", "--every", "30", "--out", "run"])
     _, about = weights.load("run/weights.h5")
     names = ("norm", "upsample", "residual", "degradation", "feature_layers", "pixel_weight")
-    assert [about["settings"][name] for name in names] == ["batch", "transpose", False, "paper", ["relu2_2"], 0]
+    assert [about["settings"][name] for name in names] == [
+        "batch",
+        "transpose",
+        False,
+        "paper",
+        ["relu2_2"],
+        0,
+    ]
     totals = [float(row.split(",")[-1]) for row in (tmp_path / "run/losses.csv").read_text().splitlines()[1:]]
     assert np.mean(totals[-5:]) < 0.8 * np.mean(totals[:5])
 
@@ -142,9 +205,13 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(tmp_path):
 def test_resume_keeps_the_settings_and_knows_whose_run_it_is(tmp_path):
     out = str(tmp_path / "run")
     train_superres.main([*PIXEL, "--out", out])
-    with pytest.raises(UserError, match=r"--degradation cannot change on --resume: the run was started with paper"):
+    with pytest.raises(
+        UserError, match=r"--degradation cannot change on --resume: the run was started with paper"
+    ):
         train_superres.main(["--resume", "--out", out, "--degradation", "bicubic"])
-    with pytest.raises(UserError, match="was not started by tinynst train: go on with it by the command that did"):
+    with pytest.raises(
+        UserError, match="was not started by tinynst train: go on with it by the command that did"
+    ):
         train.main(["--resume", "--out", out])
     train_superres.main(["--resume", "--out", out, "--iterations", "8"])
     assert checkpoint.load(tmp_path / "run/checkpoint.h5")[1]["iteration"] == 8
@@ -165,7 +232,10 @@ def test_init_starts_a_feature_net_from_a_pixel_net(tmp_path):
     ("options", "message"),
     [
         (["--content", "nowhere"], "nowhere"),
-        (["--factor", "8", "--image-size", "100"], "--image-size is 100; it should be a multiple of --factor 8"),
+        (
+            ["--factor", "8", "--image-size", "100"],
+            "--image-size is 100; it should be a multiple of --factor 8",
+        ),
         (["--image-size", "16"], "--image-size is 16; it should be at least 32"),
         (["--feature-layers", "relu9_9"], "no layer 'relu9_9'; choose from relu1_1"),
         (["--feature-layers", "relu1_1", "relu1_1"], "names a layer twice"),
@@ -192,6 +262,8 @@ def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path
     train_superres.main([*options, str(tmp_path / "cpu")])
     train_superres.main([*options, str(tmp_path / "cuda"), "--device", "cuda"])
     cpu, cuda = net_of(tmp_path / "cpu"), net_of(tmp_path / "cuda")
-    for name in cpu:  # Adam's first steps are lr in size whatever the gradient is: near zero it may take the other sign
+    for name in (
+        cpu
+    ):  # Adam's first steps are lr in size whatever the gradient is: near zero it may take the other sign
         assert np.mean(np.abs(cpu[name] - cuda[name]) > 1e-4) < 0.05, name
     assert device.select("cuda") is strict

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tinynst import checkpoint, images
-from tinynst.cli import UserError
-from tinynst.files import only_run
-from tinynst.trainer import Trainer, learning_rate
+from tinynst.data import checkpoint, images
+from tinynst.data.files import only_run
+from tinynst.errors import UserError
+from tinynst.training.loop import Trainer, learning_rate
 
 SCHEDULE = {"lr": 0.05}
 
@@ -44,7 +44,9 @@ class LineTask:
 
     @contextlib.contextmanager
     def batches(self, start):
-        yield ((k, np.random.default_rng(k).uniform(-1, 1, 8).astype(np.float32)) for k in itertools.count(start))
+        yield (
+            (k, np.random.default_rng(k).uniform(-1, 1, 8).astype(np.float32)) for k in itertools.count(start)
+        )
 
     def step(self, batch):
         k, x = batch
@@ -80,7 +82,11 @@ def test_a_run_learns_and_writes_everything(tmp_path):
     assert rows[0] == "iteration,square,total" and len(rows) == 301 and rows[-1].startswith("300,")
     assert float(rows[1].split(",")[2]) > 50 * float(rows[-1].split(",")[2])
     assert images.load(tmp_path / "losses.png").shape[2] == 3
-    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["000100.png", "000200.png", "000300.png"]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "000100.png",
+        "000200.png",
+        "000300.png",
+    ]
     arrays, state = checkpoint.load(tmp_path / "checkpoint.h5")
     assert state["iteration"] == 300 and state["settings"] == {"note": "x"}
     assert np.array_equal(arrays["net"]["a"], task.net.p["a"]) and set(arrays) == {"net", "m", "v"}
@@ -117,7 +123,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     with pytest.raises(UserError) as error:
         train(LineTask(spoil_at=33), tmp_path, 50)
     message = str(error.value)
-    assert "iteration 34" in message and "square nan" in message and "--lr 0.0125" in message and "\n" not in message
+    assert (
+        "iteration 34" in message
+        and "square nan" in message
+        and "--lr 0.0125" in message
+        and "\n" not in message
+    )
     assert str(tmp_path / "checkpoint.h5") in message
     assert checkpoint.load(tmp_path / "checkpoint.h5")[1]["iteration"] == 30
 
@@ -140,7 +151,12 @@ def test_the_signal_handlers_are_given_back(tmp_path):
 def test_learning_rate_schedules():
     rates = [learning_rate(k, 10, 1.0) for k in range(10)]
     assert rates == [1.0] * 10
-    assert [learning_rate(k, 10, 1.0, decay_every=4, decay_factor=0.5) for k in (0, 3, 4, 8)] == [1, 1, 0.5, 0.25]
+    assert [learning_rate(k, 10, 1.0, decay_every=4, decay_factor=0.5) for k in (0, 3, 4, 8)] == [
+        1,
+        1,
+        0.5,
+        0.25,
+    ]
     fall = [learning_rate(k, 10, 1.0, fall=0.5) for k in range(10)]
     assert fall[:6] == [1] * 6 and np.allclose(fall[5:], [1, 0.8, 0.6, 0.4, 0.2])
 
@@ -181,4 +197,6 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_checkpoint(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("refused:"), (done.returncode, done.stderr)
-    assert checkpoint.load(path)[1] == {"iteration": 1} and [p.name for p in tmp_path.iterdir()] == ["checkpoint.h5"]
+    assert checkpoint.load(path)[1] == {"iteration": 1} and [p.name for p in tmp_path.iterdir()] == [
+        "checkpoint.h5"
+    ]

@@ -96,17 +96,27 @@ def test_sizes_inside_are_those_of_table_1():
         "residual5": (64, 4),
     }
     table |= {"up1": (128, 2), "up2": (256, 1), "out": (256, 3), "tanh": (256, 3)}
-    assert {name: sizes[name] for name in table} == {name: (size, size, c) for name, (size, c) in table.items()}
+    assert {name: sizes[name] for name in table} == {
+        name: (size, size, c) for name, (size, c) in table.items()
+    }
 
 
 @all_variants
 def test_parameters_of_table_1(norm, upsample):
     """By name and shape, at the paper's width."""
     shapes = {name: p.shape for name, p in style_net(norm, upsample).parameters().items()}
-    kernels = {"conv1": (9, 9, 3, 32), "conv2": (3, 3, 32, 64), "conv3": (3, 3, 64, 128), "out": (9, 9, 32, 3)}
+    kernels = {
+        "conv1": (9, 9, 3, 32),
+        "conv2": (3, 3, 32, 64),
+        "conv3": (3, 3, 64, 128),
+        "out": (9, 9, 32, 3),
+    }
     kernels |= {f"residual{k}.conv{i}": (3, 3, 128, 128) for k in range(1, 6) for i in (1, 2)}
     turned = upsample == "nearest"
-    kernels |= {"up1": (3, 3, 128, 64) if turned else (3, 3, 64, 128), "up2": (3, 3, 64, 32) if turned else (3, 3, 32, 64)}
+    kernels |= {
+        "up1": (3, 3, 128, 64) if turned else (3, 3, 64, 128),
+        "up2": (3, 3, 64, 32) if turned else (3, 3, 32, 64),
+    }
     norms = {"conv1": 32, "conv2": 64, "conv3": 128, "up1": 64, "up2": 32}
     expected = {f"{name}.w": shape for name, shape in kernels.items()} | {"out.b": (3,)}
     for array in ("gamma", "beta"):
@@ -183,14 +193,17 @@ def test_load_refuses_other_weights():
     refuses(ValueError, "conv1.w", lambda: net.load(other.parameters()))
     refuses(ValueError, "out.b", lambda: net.load({name: p for name, p in own.items() if name != "out.b"}))
     refuses(ValueError, "extra", lambda: net.load(own | {"extra": own["out.b"]}))
-    late = {name: p + 1 for name, p in own.items()} | {"out.b": np.zeros(4, np.float32)}  # the last one is wrong
+    late = {name: p + 1 for name, p in own.items()} | {
+        "out.b": np.zeros(4, np.float32)
+    }  # the last one is wrong
     refuses(ValueError, "out.b", lambda: net.load(late))
     for name, p in net.parameters().items():
         assert np.array_equal(p, before[name]), name
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"norm": "layer"}, "norm"), ({"upsample": "bicubic"}, "upsample"), ({"width": 0}, "width")]
+    ("options", "named"),
+    [({"norm": "layer"}, "norm"), ({"upsample": "bicubic"}, "upsample"), ({"width": 0}, "width")],
 )
 def test_wrong_options_are_named(options, named):
     refuses(ValueError, named, lambda: style_net(**options))
@@ -245,7 +258,9 @@ def test_a_row_is_the_net_of_one_style_with_its_numbers(padding):
         expected = one.forward(images)
         for style in (row, name, {name: 3.0}):
             assert np.abs(net.forward(images, style=style) - expected).max() < 1e-10
-    assert np.array_equal(net.forward(images), net.forward(images, style="waves"))  # its first, where it is not told
+    assert np.array_equal(
+        net.forward(images), net.forward(images, style="waves")
+    )  # its first, where it is not told
     net.style = net.mixture("dots")
     assert np.array_equal(net.forward(images), net.forward(images, style=1))
 
@@ -260,7 +275,9 @@ def test_a_mixture_mixes_the_rows_and_each_image_may_have_its_own():
         assert np.abs(both[k] - net.forward(images[k : k + 1], style=name)[0]).max() < 1e-10
 
 
-@pytest.mark.parametrize("style", ["stars", 3, -1, {"waves": -1.0}, {"waves": float("nan")}, {"waves": 0.0}, 0.5])
+@pytest.mark.parametrize(
+    "style", ["stars", 3, -1, {"waves": -1.0}, {"waves": float("nan")}, {"waves": 0.0}, 0.5]
+)
 def test_wrong_styles_are_named(style):
     with pytest.raises(ValueError, match=r"style|share"):
         gallery().forward(photos(1, 8, 8, 3), style=style)
@@ -315,7 +332,9 @@ def test_gradients_of_the_whole_with_a_style_for_each_image(padding):
         direction = rng.standard_normal(at.shape)
         change = slope(along(name), at, direction / np.linalg.norm(direction), 1e-6)
         along(name)(at)
-        assert abs((g * direction).sum() / np.linalg.norm(direction) - change) <= 2e-6 * np.linalg.norm(g) + 1e-8, name
+        assert (
+            abs((g * direction).sum() / np.linalg.norm(direction) - change) <= 2e-6 * np.linalg.norm(g) + 1e-8
+        ), name
     direction = rng.standard_normal(images.shape)
     change = slope(lambda x: float((net.forward(x, style=mix) * dy).sum()), images, direction, 1e-5)
     assert abs((dx * direction).sum() - change) <= 2e-6 * np.linalg.norm(dx)
@@ -329,10 +348,16 @@ def test_norms_alone_can_be_learnt():
     net.learn_norms_only()
     net.forward(images, training=True, style="dots")
     assert np.array_equal(net.backward(np.ones_like(images)), dx)
-    assert list(net.gradients()) == list(net.learnt()) == [n for n in everything if n.endswith(("gamma", "beta"))]
+    assert (
+        list(net.gradients())
+        == list(net.learnt())
+        == [n for n in everything if n.endswith(("gamma", "beta"))]
+    )
     for name, gradient in net.gradients().items():
         assert np.array_equal(gradient, everything[name])
-        assert not gradient[0].any() and gradient[1].any() and not gradient[2].any()  # of the style in use alone
+        assert (
+            not gradient[0].any() and gradient[1].any() and not gradient[2].any()
+        )  # of the style in use alone
 
 
 @pytest.mark.parametrize("xp", ["strict", pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True)
@@ -340,10 +365,14 @@ def test_many_styles_on_a_gpu(xp):
     images, dy = photos(2, 6, 5, 3), np.random.default_rng(0).standard_normal((2, 6, 5, 3))
     results = []
     for module in (np, xp):
-        net = gallery(module, "outer")  # with "each" some shifts are taken out again by the next norm: gradients of zero
+        net = gallery(
+            module, "outer"
+        )  # with "each" some shifts are taken out again by the next norm: gradients of zero
         y = net.forward(asarray(images, module), training=True, style={"waves": 1, "identity": 2})
         dx = net.backward(asarray(dy, module))
-        results.append({name: to_numpy(array) for name, array in {"y": y, "dx": dx, **net.gradients()}.items()})
+        results.append(
+            {name: to_numpy(array) for name, array in {"y": y, "dx": dx, **net.gradients()}.items()}
+        )
     for name, expected in results[0].items():
         assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max(), name
 
@@ -425,7 +454,11 @@ def test_parameters_of_table_2(factor):
     ups = [f"up{k}" for k in range(1, {2: 1, 4: 2, 8: 3}[factor] + 1)]
     kernels = {"conv1": (9, 9, 3, 64), "out": (9, 9, 64, 3)} | {up: (3, 3, 64, 64) for up in ups}
     kernels |= {f"residual{k}.conv{i}": (3, 3, 64, 64) for k in range(1, 5) for i in (1, 2)}
-    norms = ["conv1_norm", *(f"{up}_norm" for up in ups), *(f"residual{k}.norm{i}" for k in range(1, 5) for i in (1, 2))]
+    norms = [
+        "conv1_norm",
+        *(f"{up}_norm" for up in ups),
+        *(f"residual{k}.norm{i}" for k in range(1, 5) for i in (1, 2)),
+    ]
     expected = {f"{name}.w": shape for name, shape in kernels.items()} | {"out.b": (3,)}
     expected |= {f"{name}.{array}": (64,) for name in norms for array in ("gamma", "beta")}
     assert {name: p.shape for name, p in net.parameters().items()} == expected
@@ -437,7 +470,9 @@ def test_without_norm_there_are_biases_and_relus_in_the_same_places():
     assert [name for name in layers if "relu" in name] == ["conv1_relu", "up1_relu", "up2_relu"]
     assert list(layers["residual1"].layers) == ["conv1", "relu1", "conv2"]
     names = super_resolution_net(4, norm="none", upsample="nearest", width=2).parameters()
-    assert {name for name in names if not name.endswith(".w")} == {f"{name[:-2]}.b" for name in names if name.endswith(".w")}
+    assert {name for name in names if not name.endswith(".w")} == {
+        f"{name[:-2]}.b" for name in names if name.endswith(".w")
+    }
 
 
 def test_with_residual_it_starts_as_bicubic_and_saturates_about_it():
@@ -460,7 +495,12 @@ def test_without_residual_the_output_is_tanh_about_the_mean_colour():
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"factor": 3}, "factor"), ({"norm": "instance"}, "norm"), ({"upsample": "bicubic"}, "upsample"), ({"width": 0}, "width")],
+    [
+        ({"factor": 3}, "factor"),
+        ({"norm": "instance"}, "norm"),
+        ({"upsample": "bicubic"}, "upsample"),
+        ({"width": 0}, "width"),
+    ],
 )
 def test_wrong_superres_options_are_named(options, named):
     refuses(ValueError, named, lambda: super_resolution_net(**{"factor": 2, **options}))

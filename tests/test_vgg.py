@@ -135,7 +135,12 @@ def test_kept_transforms_do_not_go_stale(xp):
     )
     weights = {name: (w.astype(np.float32).astype(np.float64), b) for name, (w, b) in weights.items()}
     expected = naive_features(images, weights)["relu1_2"]
-    for dtype, tolerance in ((np.float32, 1e-4), (np.float64, 1e-10), (np.float32, 1e-4), (np.float64, 1e-10)):
+    for dtype, tolerance in (
+        (np.float32, 1e-4),
+        (np.float64, 1e-10),
+        (np.float32, 1e-4),
+        (np.float64, 1e-10),
+    ):
         f = vgg.forward(asarray(images.astype(dtype), xp), ("relu1_2",))["relu1_2"]
         assert f.dtype == dtype
         assert_close(f, expected, tolerance)
@@ -168,13 +173,16 @@ def test_they_see_edges_and_not_grey(shipped):
     edge = grey.copy()
     edge[:, :, :6], edge[:, :, 6:] = 0, 255
     of_grey, of_edge = (
-        shipped.forward(image, ("relu1_1",), training=False)["relu1_1"][0, 2:-2, 2:-2] for image in (grey, edge)
+        shipped.forward(image, ("relu1_1",), training=False)["relu1_1"][0, 2:-2, 2:-2]
+        for image in (grey, edge)
     )
     assert np.ptp(of_grey, axis=(0, 1)).max() < 1e-3
     assert np.ptp(of_edge, axis=(0, 1)).max() > 50
 
 
-@pytest.mark.skipif(not KERAS, reason="set TINYNST_KERAS_VGG16 to Keras's VGG-16 file to compare what ships with it")
+@pytest.mark.skipif(
+    not KERAS, reason="set TINYNST_KERAS_VGG16 to Keras's VGG-16 file to compare what ships with it"
+)
 def test_what_ships_sees_what_the_original_sees(shipped):
     """It is stored in half precision: features at relu4_3 within 3e-3."""
     original = VGG16.load(KERAS)

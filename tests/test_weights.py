@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst import checkpoint, cli, weights
-from tinynst.cli import UserError
+from tinynst import cli
+from tinynst.data import checkpoint, weights
+from tinynst.errors import UserError
 
 ABOUT = {
     "kind": "style",
@@ -73,7 +74,9 @@ def test_compressed(tmp_path):
 
 
 def test_half_rounds_kernels_and_keeps_vectors(tmp_path):
-    arrays = example() | {"norm.running_var": np.array([3e5, 1e-9], np.float32)}  # neither number is in float16's range
+    arrays = example() | {
+        "norm.running_var": np.array([3e5, 1e-9], np.float32)
+    }  # neither number is in float16's range
     weights.save(tmp_path / "a.h5", arrays, ABOUT, half=True)
     loaded, _ = weights.load(tmp_path / "a.h5")
     for name, array in arrays.items():
@@ -139,7 +142,11 @@ def test_truncated_and_damaged(tmp_path):
     path.write_bytes(content[:-10])
     assert "cut short" in message_of(weights.load, path)
     inside = chunk.byte_offset + chunk.size // 2
-    path.write_bytes(content[:inside] + bytes(byte ^ 255 for byte in content[inside : inside + 20]) + content[inside + 20 :])
+    path.write_bytes(
+        content[:inside]
+        + bytes(byte ^ 255 for byte in content[inside : inside + 20])
+        + content[inside + 20 :]
+    )
     assert "is damaged" in message_of(weights.load, path)
 
 
@@ -202,7 +209,9 @@ def write_with_top(file, layers):
 
 def write_whole_model(file, layers):
     write_keras_2(file, layers, "model_weights/")
-    wrong = {name: (0 * w, 0 * b) for name, (w, b) in layers.items()}  # the optimizer's moments: not to be read
+    wrong = {
+        name: (0 * w, 0 * b) for name, (w, b) in layers.items()
+    }  # the optimizer's moments: not to be read
     write_keras_2(file, wrong, "a_optimizer_weights/")
 
 
@@ -262,7 +271,9 @@ def test_read_vgg16_names_the_layer_that_is_wrong(tmp_path, narrow):
                 edit(file)
         return message_of(weights.read_vgg16, tmp_path / "keras.h5")
 
-    assert "has no layer conv4_2 (block4_conv2" in message({n: layer for n, layer in narrow.items() if n != "conv4_2"})
+    assert "has no layer conv4_2 (block4_conv2" in message(
+        {n: layer for n, layer in narrow.items() if n != "conv4_2"}
+    )
     w, b = narrow["conv3_1"]
     theano = narrow | {"conv3_1": (w.transpose(3, 2, 0, 1), b)}
     assert "kernel of layer conv3_1 has shape (5, 3, 3, 3), not (3, 3, 3, 5)" in message(theano)
@@ -301,7 +312,10 @@ def test_convert_vgg16_exactly_and_to_half(tmp_path, narrow):
         assert weights.read_about(tmp_path / f"{name}.h5")["source_sha256"] == digest
     with h5py.File(tmp_path / "half.h5") as file:  # the lists that Keras loads by
         assert list(file.attrs["layer_names"]) == list(keras_names(narrow))
-        assert list(file["block1_conv1"].attrs["weight_names"]) == ["block1_conv1_W_1:0", "block1_conv1_b_1:0"]
+        assert list(file["block1_conv1"].attrs["weight_names"]) == [
+            "block1_conv1_W_1:0",
+            "block1_conv1_b_1:0",
+        ]
         assert file["block1_conv1/block1_conv1_W_1:0"].dtype == np.float16
 
 
@@ -324,7 +338,9 @@ def test_the_vgg16_that_ships():
     for w, b in layers.values():
         assert np.isfinite(w).all() and np.isfinite(b).all()
         kernels = np.abs(w).max(axis=(0, 1, 2))
-        assert kernels.min() > 0.01  # none is lost, nor so small that float16 has few digits left (below 6e-5)
+        assert (
+            kernels.min() > 0.01
+        )  # none is lost, nor so small that float16 has few digits left (below 6e-5)
         assert kernels.max() < 1
     assert weights.find("vgg16", "vgg16") == weights.SHIPPED / "vgg16.h5"
     assert "Simonyan" in weights.read_about(weights.SHIPPED / "vgg16.h5")["credit"]
@@ -435,22 +451,35 @@ def test_each_net_that_ships_has_a_card(name):
     card = (weights.SHIPPED / f"{name}.md").read_text(encoding="utf-8")
     content = (weights.SHIPPED / f"{name}.h5").read_bytes()
     assert f"sha256 `{hashlib.sha256(content).hexdigest()}`" in card
-    assert f"{len(content):,} bytes" in card and weights.read_about(weights.SHIPPED / f"{name}.h5")["kind"] in card
+    assert (
+        f"{len(content):,} bytes" in card
+        and weights.read_about(weights.SHIPPED / f"{name}.h5")["kind"] in card
+    )
     picture = re.search(r"!\[[^]]*\]\((.+?)\)", card)[1]
     assert (weights.SHIPPED / picture).is_file()
 
 
 def test_blend_is_the_net_between(capsys, tmp_path):
     first, second = example(), {name: array + 1 for name, array in example().items()}
-    weights.save(tmp_path / "a.h5", first, {"kind": "superres", "summary": "pixels", "settings": {"width": 8}})
+    weights.save(
+        tmp_path / "a.h5", first, {"kind": "superres", "summary": "pixels", "settings": {"width": 8}}
+    )
     picture = np.full((2, 3, 3), 9, np.uint8)
-    weights.save(tmp_path / "b.h5", second, {"kind": "superres", "summary": "features", "loss": "feature"}, thumbnail=picture)
+    weights.save(
+        tmp_path / "b.h5",
+        second,
+        {"kind": "superres", "summary": "features", "loss": "feature"},
+        thumbnail=picture,
+    )
     for share, options in ((0.7, ()), (0.25, ("--share", "0.25")), (0.0, ("--share", "0"))):
         out = tmp_path / f"{share}.h5"
         assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "b.h5", out, *options)[0] == 0
         arrays, about = weights.load(out)
         assert about["kind"] == "superres" and about["loss"] == "feature" and about["blend"]["share"] == share
-        assert about["blend"]["first"]["settings"] == {"width": 8} and f"features, {share:.0%}" in about["summary"]
+        assert (
+            about["blend"]["first"]["settings"] == {"width": 8}
+            and f"features, {share:.0%}" in about["summary"]
+        )
         for name, array in arrays.items():
             assert np.abs(array - first[name] - share).max() < 1e-6
         assert np.array_equal(weights.read_thumbnail(out), picture)
@@ -463,10 +492,14 @@ def test_blend_refuses_what_does_not_fit(capsys, tmp_path):
     weights.save(tmp_path / "shape.h5", {**example(), "norm.gamma": np.ones(6, np.float32)}, ABOUT)
     before = (tmp_path / "a.h5").read_bytes()
     for second in ("kind", "name", "shape"):
-        status, _, error = run(capsys, "blend", tmp_path / "a.h5", tmp_path / f"{second}.h5", tmp_path / "out.h5")
+        status, _, error = run(
+            capsys, "blend", tmp_path / "a.h5", tmp_path / f"{second}.h5", tmp_path / "out.h5"
+        )
         assert status == 2 and "not weights of the same net" in error and error.count("\n") == 1
     for share in ("-0.1", "1.5", "nan"):
-        status, _, error = run(capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "out.h5", f"--share={share}")
+        status, _, error = run(
+            capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "out.h5", f"--share={share}"
+        )
         assert status == 2 and "--share" in error
     assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "a.h5")[0] == 2
     assert not (tmp_path / "out.h5").exists() and (tmp_path / "a.h5").read_bytes() == before

@@ -7,15 +7,17 @@ import pytest
 from cases import Case, assert_close, counted, on, one_row_blocks
 from test_conv import case
 
-from tinynst import ops, parallel
+from tinynst import ops
 from tinynst.device import asarray, to_numpy
-from tinynst.ops import winograd
+from tinynst.ops.fast import parallel, winograd
 
 SIZES = ((1, 1), (2, 3), (3, 5), (4, 4), (5, 8), (6, 6), (9, 7), (12, 13))
 CASES = [case((3, 3), pad=pad, image=(2, *size, 3), bias=True) for size in SIZES for pad in (1, 2)]
 CASES += [case((3, 3), pad=pad, image=(1, 6, 7, 2), outputs=1) for pad in (0, 5)]
 CASES += [case((3, 3), pad=1, image=(2, 6, 7, 3), bias=True, relu=True)]
-CASES += [Case("conv_transpose2d", {"x": (2, 6, 7, 3), "w": (3, 3, 4, 3)}, {"stride": 1, "pad": 1, "output_pad": 0})]
+CASES += [
+    Case("conv_transpose2d", {"x": (2, 6, 7, 3), "w": (3, 3, 4, 3)}, {"stride": 1, "pad": 1, "output_pad": 0})
+]
 
 
 @pytest.fixture
@@ -117,7 +119,10 @@ def test_values_of_tiles_cut_by_the_definition(xp, points, top, left):
         values = np.einsum("pa,qb,abc->qpc", points, points, tile)
         expected[:, :, :, k] = values.reshape(6, 6, 3, 2)
     given = asarray(x, xp)
-    for image in (given, asarray(x.transpose(0, 2, 3, 1), xp).transpose(0, 3, 1, 2)):  # also where channels are not neighbours
+    for image in (
+        given,
+        asarray(x.transpose(0, 2, 3, 1), xp).transpose(0, 3, 1, 2),
+    ):  # also where channels are not neighbours
         values = winograd._values(xp, points, image, top, left, rows, columns, "v", panels=3)
         assert_close(values, expected, 1e-13)
     assert np.array_equal(to_numpy(given), x)
@@ -149,7 +154,12 @@ def test_transformed_kernel_by_the_definition(xp, monkeypatch, turned):
 
 @pytest.mark.parametrize(
     ("shape", "stride", "suits"),
-    [((3, 3, 64, 64), 1, True), ((3, 3, 64, 64), 2, False), ((5, 5, 64, 64), 1, False), ((3, 3, 3, 64), 1, False)],
+    [
+        ((3, 3, 64, 64), 1, True),
+        ((3, 3, 64, 64), 2, False),
+        ((5, 5, 64, 64), 1, False),
+        ((3, 3, 3, 64), 1, False),
+    ],
 )
 def test_suits(shape, stride, suits):
     assert winograd.suits(shape, stride) is suits

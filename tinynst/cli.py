@@ -5,8 +5,8 @@ import importlib
 import os
 import sys
 
-from .device import DeviceError
-from .parallel import threads
+from .errors import DeviceError, UserError
+from .ops.fast.parallel import threads
 
 COMMANDS = {
     "train": "train a style net",
@@ -23,10 +23,6 @@ COMMANDS = {
     "exercises": "make the exercises that gradcheck grades",
     "bench": "measure speed and memory, alone or beside a framework",
 }
-
-
-class UserError(Exception):
-    """A mistake of the user's: the message is one line that says what was wrong and what to do."""
 
 
 class _Help(argparse.HelpFormatter):
@@ -70,7 +66,9 @@ def run(command, name, arguments=None):
     keeps its traceback: it is ours.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal's encoding does not know
+        stream.reconfigure(
+            errors="backslashreplace"
+        )  # a file's name may hold what the terminal's encoding does not know
     try:
         threads()
     except ValueError as error:
@@ -85,7 +83,10 @@ def run(command, name, arguments=None):
         print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
     except MemoryError as error:
-        print(f"tinynst {name}: not enough memory ({error}): try smaller sizes, batches or widths", file=sys.stderr)
+        print(
+            f"tinynst {name}: not enough memory ({error}): try smaller sizes, batches or widths",
+            file=sys.stderr,
+        )
         status = 2
     except KeyboardInterrupt:
         print(f"tinynst {name}: interrupted", file=sys.stderr)

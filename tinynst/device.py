@@ -8,9 +8,7 @@ import sys
 
 import numpy as np
 
-
-class DeviceError(RuntimeError):
-    """The device asked for is not there. The message says what is missing and how to get it."""
+from .errors import DeviceError
 
 
 def select(name):
@@ -54,7 +52,9 @@ def array_module(*arrays):
         elif cupy is not None and isinstance(array, cupy.ndarray):
             module = cupy
         else:
-            raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}: make it one with np.asarray(...)")
+            raise TypeError(
+                f"expected a NumPy or CuPy array, got {type(array).__name__}: make it one with np.asarray(...)"
+            )
         if found is not None and module is not found:
             raise TypeError(
                 "NumPy and CuPy arrays met in one operation: move all to the GPU with device.asarray(x, cupy) "

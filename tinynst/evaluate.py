@@ -1,7 +1,7 @@
 """Measure quality: what the paper measures, for a style net and for super-resolution."""
 
-from . import evaluate_style, evaluate_superres
 from .cli import Parser, run
+from .tools import evaluate_style, evaluate_superres
 
 TASKS = {"style": evaluate_style, "superres": evaluate_superres}
 

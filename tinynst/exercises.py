@@ -14,12 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from . import layers, losses, ops, optim
-from .cli import Parser, UserError, run
-from .files import written_whole
+from .cli import Parser, run
+from .data.files import written_whole
+from .errors import UserError
 from .gradcheck.cases import LOSSES, OPERATIONS, draw
 
 NOT_WRITTEN = 'raise NotImplementedError("not yet written")'
-LIBRARY_ONLY = ("relu", "memo", "need", "weight", "input_gradient", "mix")  # arguments that an exercise does without
+LIBRARY_ONLY = (
+    "relu",
+    "memo",
+    "need",
+    "weight",
+    "input_gradient",
+    "mix",
+)  # arguments that an exercise does without
 CUTS = {  # what the library's docstrings say of those, and what stands there instead
     "`relu=True` returns max(y, 0), done while each block is in cache. ": "",
     "`memo`: a dict kept between calls with a kernel that never changes; it holds the kernel's Winograd transform. ": "",
@@ -282,10 +290,14 @@ def _shapes(functions):
     """Paragraphs with the shapes of what goes in and comes out: those of the first case that the checker knows, run here."""
     forward, *backward = functions
     name = forward.__name__
-    shapes, options = next((case[1], case[2] if case[2:] else {}) for case in [*OPERATIONS, *LOSSES] if case[0] == name)
+    shapes, options = next(
+        (case[1], case[2] if case[2:] else {}) for case in [*OPERATIONS, *LOSSES] if case[0] == name
+    )
     arrays = draw(shapes, np.random.default_rng(0))
     result, kept = forward(**arrays, **options)
-    learnt = [key for key in arrays if key not in ("target", "target_gram") and not key.startswith("running_")]
+    learnt = [
+        key for key in arrays if key not in ("target", "target_gram") and not key.startswith("running_")
+    ]
     if backward:
         upstream = next(iter(inspect.signature(backward[0]).parameters))  # "dy"
         gradients = dict(zip([f"d{key}" for key in learnt], backward[0](result, kept), strict=True))
@@ -299,7 +311,9 @@ def _shapes(functions):
 
 
 def _sizes(arrays):
-    return ", ".join(f"{name} {'a number' if array is None else array.shape}" for name, array in arrays.items())
+    return ", ".join(
+        f"{name} {'a number' if array is None else array.shape}" for name, array in arrays.items()
+    )
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -319,7 +333,9 @@ def is_stub(text):
             nodes.extend(node.body)
         elif isinstance(node, ast.FunctionDef):
             docstring = _is_text(node.body[0])
-            if len(node.body) > 1 + docstring or ast.unparse(node.body[-1]) != ast.unparse(ast.parse(NOT_WRITTEN)):
+            if len(node.body) > 1 + docstring or ast.unparse(node.body[-1]) != ast.unparse(
+                ast.parse(NOT_WRITTEN)
+            ):
                 return False
         elif not (isinstance(node, (ast.Import, ast.ImportFrom)) or _is_text(node)):
             return False
@@ -327,27 +343,39 @@ def is_stub(text):
 
 
 def _is_text(node):
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def project_folder():
     """lessons/exercises of the project that this file is in. Raises UserError where the library is installed alone."""
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").exists():
-        raise UserError("there is no lessons/exercises beside the installed library; say where they should go: -o FOLDER")
+        raise UserError(
+            "there is no lessons/exercises beside the installed library; say where they should go: -o FOLDER"
+        )
     return root / "lessons" / "exercises"
 
 
 def main(arguments=None):
     """Write the stubs; with --check only compare them. Status 1 when one was kept, or is not what it should be."""
     names = [exercise.name for exercise in EXERCISES]
-    parser = Parser(prog="tinynst exercises", description="Make the exercises' stubs from the library's own code.")
+    parser = Parser(
+        prog="tinynst exercises", description="Make the exercises' stubs from the library's own code."
+    )
     parser.add_argument("names", nargs="*", help=f"of {', '.join(names)}; none: all")
     where = "where they go (default: the project's lessons/exercises)"
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=where)
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--check", action="store_true", help="write nothing; status 1 unless the stubs there are up to date")
-    either.add_argument("--overwrite", action="store_true", help="also start those afresh that somebody has worked on")
+    either.add_argument(
+        "--check", action="store_true", help="write nothing; status 1 unless the stubs there are up to date"
+    )
+    either.add_argument(
+        "--overwrite", action="store_true", help="also start those afresh that somebody has worked on"
+    )
     options = parser.parse_args(arguments)
     for name in options.names:
         if name not in names:
@@ -355,7 +383,11 @@ def main(arguments=None):
     folder = options.output or project_folder()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; the exercises need a folder")
-    wanted = {exercise.name: stub(exercise) for exercise in EXERCISES if not options.names or exercise.name in options.names}
+    wanted = {
+        exercise.name: stub(exercise)
+        for exercise in EXERCISES
+        if not options.names or exercise.name in options.names
+    }
     states = {name: _state(folder / f"{name}.py", text) for name, text in wanted.items()}
     current = [name for name, state in states.items() if state == "up to date"]
     if options.check:

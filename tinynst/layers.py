@@ -7,7 +7,8 @@ training, forward keeps what backward needs and backward uses it up; otherwise n
 
 import numpy as np
 
-from . import ops, parallel
+from . import ops
+from .ops.fast import parallel
 
 
 class Layer:
@@ -46,7 +47,9 @@ class Layer:
     def _take(self):
         cache, self._cache = self._cache, None
         if cache is None:
-            raise RuntimeError(f"{type(self).__name__}.backward needs a forward(x, training=True) before it, one for each")
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs a forward(x, training=True) before it, one for each"
+            )
         return cache
 
 
@@ -122,7 +125,10 @@ class ConditionalInstanceNorm(Layer):
     def __init__(self, styles, channels, relu=False, *, xp=np, dtype=np.float32):
         super().__init__()
         self.relu = relu
-        self._parameters = {"gamma": xp.ones((styles, channels), dtype), "beta": xp.zeros((styles, channels), dtype)}
+        self._parameters = {
+            "gamma": xp.ones((styles, channels), dtype),
+            "beta": xp.zeros((styles, channels), dtype),
+        }
 
     def forward(self, x, training, mix):
         """mix (N, styles): how much of each style each image gets."""
@@ -226,13 +232,21 @@ class Sequential(Layer):
     def backward(self, dy, input_gradient=True):
         """Without `input_gradient` the walk ends at the first layer that learns something: below it nothing is learnt."""
         names = list(self.layers)
-        last = 0 if input_gradient else next((k for k, name in enumerate(names) if self.layers[name].learnt()), len(names))
+        last = (
+            0
+            if input_gradient
+            else next((k for k, name in enumerate(names) if self.layers[name].learnt()), len(names))
+        )
         for k in range(len(names) - 1, last - 1, -1):
             dy = self.layers[names[k]].backward(dy, input_gradient or k > last)
         return dy
 
     def _collect(self, what):
-        return {f"{n}.{key}": array for n, layer in self.layers.items() for key, array in getattr(layer, what)().items()}
+        return {
+            f"{n}.{key}": array
+            for n, layer in self.layers.items()
+            for key, array in getattr(layer, what)().items()
+        }
 
     def leaves(self):
         return [leaf for layer in self.layers.values() for leaf in layer.leaves()]

@@ -1,8 +1,9 @@
 """The paper's losses: each returns (value, gradient by its first argument). The value is a float, the mean over the batch."""
 
-from . import ops, parallel
+from . import ops
 from .device import array_module
 from .ops import arguments
+from .ops.fast import parallel
 
 
 def feature_loss(f, target, weight=1.0):
@@ -38,7 +39,9 @@ def style_loss(f, target_gram, weight=1.0):
     gram, cache = ops.gram_matrix(f)
     n, c, _ = gram.shape
     if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
-        raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be ({c}, {c}) or (1 or {n}, {c}, {c})")
+        raise ValueError(
+            f"target_gram has shape {tuple(target_gram.shape)}; it should be ({c}, {c}) or (1 or {n}, {c}, {c})"
+        )
     difference = gram - target_gram
     value = weight * float((difference * difference).sum()) / n
     (df,) = ops.gram_matrix_backward(difference * (2 * weight / n), cache)
@@ -121,7 +124,9 @@ class StyleObjective:
     def value(self, y, targets):
         """The total for images y, without a gradient."""
         features = self.vgg.forward(y, tuple({**self.content, **self.style}), training=False)
-        total = sum(feature_loss(features[name], targets[name], weight)[0] for name, weight in self.content.items())
+        total = sum(
+            feature_loss(features[name], targets[name], weight)[0] for name, weight in self.content.items()
+        )
         for name, weight in self.style.items():
             gram = ops.gram_matrix(features[name])[0] - self.grams[name]
             total += weight / gram.shape[1] ** 2 * float((gram * gram).sum()) / len(gram)

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from . import parallel
 from .device import array_module, copy_arrays
+from .ops.fast import parallel
 
 
 class Adam:
@@ -21,10 +21,14 @@ class Adam:
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
         if not lr >= 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}")
+            raise ValueError(
+                f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}"
+            )
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
         self.rates = {}  # {name: share of lr} of parameters that should move less than the others, or more
-        flat = _flat(self.parameters)  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
+        flat = _flat(
+            self.parameters
+        )  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
         self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
@@ -69,10 +73,14 @@ def _check(gradients, parameters):
     """Raise ValueError unless names and shapes are the same."""
     if gradients.keys() != parameters.keys():
         odd = sorted(gradients.keys() ^ parameters.keys())
-        raise ValueError(f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two")
+        raise ValueError(
+            f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two"
+        )
     for name, p in parameters.items():
         if gradients[name].shape != p.shape:
-            raise ValueError(f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}")
+            raise ValueError(
+                f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}"
+            )
 
 
 class LBFGS:
@@ -110,7 +118,9 @@ class LBFGS:
         self.c1, self.c2, self.longest_search = c1, c2, longest_search
         self.pairs = collections.deque(maxlen=memory)  # (s, y), the newest last
         self.x = _flat(self.parameters)  # where the line starts,
-        self.value = self.g = self.d = None  # the lowest value so far, the gradient at x, and where the line leads
+        self.value = self.g = self.d = (
+            None  # the lowest value so far, the gradient at x, and where the line leads
+        )
         self.tried = []  # (length, value, slope) on this line so far; the first is its start
         self.length = 0.0  # where on the line the parameters are
         self.lowest = 0.0, None  # where on the line it was lowest, and the gradient there
@@ -162,7 +172,9 @@ class LBFGS:
 
     def _remember(self, s, y):
         sy = _dot(s, y)
-        if sy > 1e-10 * math.sqrt(_dot(s, s) * _dot(y, y)):  # else the slope does not rise along s: no valley to step into
+        if sy > 1e-10 * math.sqrt(
+            _dot(s, s) * _dot(y, y)
+        ):  # else the slope does not rise along s: no valley to step into
             self.pairs.append((s, y, sy))
 
     def _turn(self):
@@ -218,7 +230,9 @@ class LBFGS:
 
         def own(array):
             if array.shape != self.x.shape:
-                raise ValueError(f"the optimiser was saved for {array.size} numbers, the parameters hold {self.x.size}")
+                raise ValueError(
+                    f"the optimiser was saved for {array.size} numbers, the parameters hold {self.x.size}"
+                )
             return xp.asarray(array.astype(self.x.dtype))
 
         line = {name: own(array) for name, array in arrays["line"].items()}
@@ -290,7 +304,10 @@ def _flat(arrays):
 def _parts(flat, arrays):
     """`_flat` backwards: {name: the numbers of one array, in its shape}, views of the vector."""
     ends = np.cumsum([array.size for array in arrays.values()]).tolist()
-    return {name: flat[end - a.size : end].reshape(a.shape) for end, (name, a) in zip(ends, arrays.items(), strict=True)}
+    return {
+        name: flat[end - a.size : end].reshape(a.shape)
+        for end, (name, a) in zip(ends, arrays.items(), strict=True)
+    }
 
 
 def _dot(a, b):

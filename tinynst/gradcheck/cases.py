@@ -42,8 +42,16 @@ OPERATIONS = [
     ("conv_transpose2d", {"x": IMAGE, "w": (3, 3, 4, 3), "b": (4,)}, {}),
     ("conv_transpose2d", {"x": IMAGE, "w": (3, 3, 4, 3)}, {"output_pad": 0}),
     ("conv_transpose2d", {"x": IMAGE, "w": (3, 3, 4, 3), "b": (4,)}, {"stride": 1, "output_pad": 0}),
-    ("conv_transpose2d", {"x": IMAGE, "w": (4, 5, 4, 3), "b": (4,)}, {"stride": 3, "pad": 2, "output_pad": 2}),
-    ("conv_transpose2d", {"x": (2, 5, 7, 16), "w": (3, 3, 16, 16)}, {"stride": 1, "output_pad": 0}),  # Winograd
+    (
+        "conv_transpose2d",
+        {"x": IMAGE, "w": (4, 5, 4, 3), "b": (4,)},
+        {"stride": 3, "pad": 2, "output_pad": 2},
+    ),
+    (
+        "conv_transpose2d",
+        {"x": (2, 5, 7, 16), "w": (3, 3, 16, 16)},
+        {"stride": 1, "output_pad": 0},
+    ),  # Winograd
     ("batch_norm", STATISTICS, {}),
     ("batch_norm", STATISTICS, {"training": False}),
     ("batch_norm", STATISTICS, {"relu": True}),
@@ -130,7 +138,9 @@ def layer_case(build, shape, scale=1.0):
         parameters = layer.parameters()
         inputs = [asarray(scale * rng.standard_normal(shape), xp)]
         # away from the start's ones and zeros, where a wrong factor or a lost term would not show
-        inputs += [p + asarray(0.2 * rng.standard_normal(p.shape), xp) for p in parameters.values() if p.ndim == 1]
+        inputs += [
+            p + asarray(0.2 * rng.standard_normal(p.shape), xp) for p in parameters.values() if p.ndim == 1
+        ]
         by_name = iter(inputs[1:])
         inputs[1:] = [next(by_name) if p.ndim == 1 else p for p in parameters.values()]
 
@@ -167,7 +177,10 @@ def _vgg(rng, xp):
 
     def forward(images):
         features = vgg.forward(images, ("relu2_1", "relu3_2"))
-        return xp.concatenate([f.ravel() for f in features.values()]), (images, [f.shape for f in features.values()])
+        return xp.concatenate([f.ravel() for f in features.values()]), (
+            images,
+            [f.shape for f in features.values()],
+        )
 
     def backward(dy, cache):
         images, (first, second) = cache
@@ -183,7 +196,9 @@ def _objective(rng, xp):
     """The whole training loss by the picture: VGG, content, style and total variation."""
     vgg = _small_vgg(rng, xp, "relu2_2")
     painting, photos, y = (asarray(rng.uniform(0, 255, (n, 8, 9, 3)), xp) for n in (1, 2, 2))
-    objective = losses.StyleObjective(vgg, painting, {"relu2_1": 1.0}, {"relu1_2": 1e-4, "relu2_2": 1e-3}, 1e-2)
+    objective = losses.StyleObjective(
+        vgg, painting, {"relu2_1": 1.0}, {"relu1_2": 1e-4, "relu2_2": 1e-3}, 1e-2
+    )
     targets = objective.targets(photos)
 
     def forward(y):
@@ -246,14 +261,13 @@ def _cases():
     build = _new(style_net, upsample="smooth", styles=3, width=2)
     label = "styles=3, upsample=smooth, width=2"
     cases.append(Case("style_net", label, layer_case(build, (2, 6, 5, 3), scale=60.0), samples=3))
-    for options in (
-        {"factor": 2},
-        {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True},
-    ):
+    for options in ({"factor": 2}, {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True}):
         label = ", ".join(f"{name}={value}" for name, value in options.items())
         build = _new(super_resolution_net, **options, width=4)
         label += ", width=4"
-        cases.append(Case("super_resolution_net", label, layer_case(build, (2, 4, 5, 3), scale=60.0), samples=6))
+        cases.append(
+            Case("super_resolution_net", label, layer_case(build, (2, 4, 5, 3), scale=60.0), samples=6)
+        )
     cases.append(Case("VGG16", "to relu3_2, narrow, random weights, two taps", _vgg))
     cases.append(Case("StyleObjective", "content, style and total variation of a narrow VGG", _objective))
     return cases
@@ -267,4 +281,6 @@ def check_case(case, seed, xp, samples=200):
     arguments = case.make(np.random.default_rng(seed), xp)
     forward, backward, inputs = (arguments.pop(key) for key in ("forward", "backward", "inputs"))
     title = f"{case.name} ({case.label})"
-    return gradcheck(forward, backward, inputs, **arguments, seed=seed, samples=min(case.samples, samples), title=title)
+    return gradcheck(
+        forward, backward, inputs, **arguments, seed=seed, samples=min(case.samples, samples), title=title
+    )

@@ -29,7 +29,9 @@ from .problem import Problem
 from .report import Diagnosis, InputResult, Report
 from .ties import ties
 
-STEP = 2.0**-15  # 3e-5, between the best for one step (cbrt(eps), 6e-6) and for two (eps^(1/5), 7e-4: more kinks)
+STEP = (
+    2.0**-15
+)  # 3e-5, between the best for one step (cbrt(eps), 6e-6) and for two (eps^(1/5), 7e-4: more kinks)
 FLOOR = 1e-3  # an error is never divided by less than this part of the input's largest gradient
 SLOW = 0.1  # seconds of a forward beyond which ties and a second call are not looked at
 FEWEST = 8  # elements that are looked at, however slow forward is
@@ -85,7 +87,9 @@ def gradcheck(
     check = _known(check, names, "check")
     if not check:
         raise ValueError("nothing to check: every input is None or mutable")
-    rng = np.random.default_rng((seed, 1))  # not default_rng(seed): inputs drawn from that would make dy equal to x
+    rng = np.random.default_rng(
+        (seed, 1)
+    )  # not default_rng(seed): inputs drawn from that would make dy equal to x
     title = title or getattr(forward, "__name__", type(forward).__name__)
     problem = Problem(forward, backward, inputs, names, mutable, rng, title)
     gradients, diagnoses = problem.run(check, notes)
@@ -103,7 +107,11 @@ def gradcheck(
         result = _compare(problem, k, gradients[name], step, tolerance, samples, seconds / len(check), notes)
         results.append(result)
         if result.passed is False:
-            rows = np.ravel_multi_index(tuple(result.indices.T), inputs[k].shape) if inputs[k].ndim else np.zeros(1, int)
+            rows = (
+                np.ravel_multi_index(tuple(result.indices.T), inputs[k].shape)
+                if inputs[k].ndim
+                else np.zeros(1, int)
+            )
             causes, facts = diagnose(problem, k, gradients[name], rows)
             diagnoses += causes
             result.gap.reshape(-1)[facts.rows] = np.abs(facts.a - facts.n)
@@ -111,7 +119,9 @@ def gradcheck(
                 result.passed, result.reason = None, "the error is no larger than float32's rounding"
         elif result.unresolved > result.kinks and result.passed is None:
             evidence = f"{result.unresolved} of {result.probed} elements of {name} give no steady difference"
-            diagnoses.append(Diagnosis("noise", "d" + name, evidence, "Does forward compute in float64 throughout?"))
+            diagnoses.append(
+                Diagnosis("noise", "d" + name, evidence, "Does forward compute in float64 throughout?")
+            )
     if not diagnoses and problem.exact and all(r.passed for r in results):
         diagnoses += _beyond(problem, names.index(check[0]), check)
     for d in diagnoses:  # a fault of one gradient's is that input's failure
@@ -119,7 +129,9 @@ def gradcheck(
             if d.gradient == "d" + result.name and d.cause != "noise":
                 result.passed = False
                 result.reason = result.reason or ("" if result.probed else d.evidence)
-    diagnoses.sort(key=lambda d: d.cause == "unknown")  # a bug's named cause in one gradient before its traces in another
+    diagnoses.sort(
+        key=lambda d: d.cause == "unknown"
+    )  # a bug's named cause in one gradient before its traces in another
     passed = _overall([r.passed for r in results], [d.cause for d in diagnoses])
     return Report(title, passed, results, diagnoses, seed, tolerance, notes)
 
@@ -207,7 +219,9 @@ def _compare(problem, k, analytic, step, tolerance, samples, seconds, notes):
             break
     done = np.sort(np.array(list(measured), int))
     if len(done) < len(where):
-        notes.append(f"stopped after {seconds:.0f} s at {len(done)} of {len(where)} elements of {problem.names[k]}")
+        notes.append(
+            f"stopped after {seconds:.0f} s at {len(done)} of {len(where)} elements of {problem.names[k]}"
+        )
         where, a = where[done], a[done]
     measured = [measured[j] for j in done]
     n, doubt, state = (np.array(column) for column in zip(*measured, strict=True))
@@ -227,7 +241,10 @@ def _compare(problem, k, analytic, step, tolerance, samples, seconds, notes):
     zero = np.max(np.abs(np.concatenate([a[~kink], n[compared]])), initial=0.0) <= nothing
     passed, reason = True, ""
     if zero and not kink.all():
-        passed, reason = None, "the gradient is zero wherever it was looked at: these inputs cannot tell right from wrong"
+        passed, reason = (
+            None,
+            "the gradient is zero wherever it was looked at: these inputs cannot tell right from wrong",
+        )
     elif wrong.any():
         passed = False
     elif 2 * np.count_nonzero(compared) < len(where):

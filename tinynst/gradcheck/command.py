@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cli import Parser, UserError
+from ..cli import Parser
 from ..device import select
+from ..errors import UserError
 from .cases import CASES, check_case
 from .learner import check_file, grades
 from .show import line
@@ -16,16 +17,24 @@ from .show import line
 def main(arguments=None):
     """Check the whole library, some of it by name, or learners' files. Status 0 when all passed, else 1."""
     parser = Parser(prog="tinynst gradcheck", description="Check gradients against differences, in float64.")
-    parser.add_argument("what", nargs="*", help="names (see --list), Python files, or a folder of them; none: everything")
+    parser.add_argument(
+        "what", nargs="*", help="names (see --list), Python files, or a folder of them; none: everything"
+    )
     parser.add_argument("--list", action="store_true", help="show what can be checked by name")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs, the upstream gradient and the sampling")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the inputs, the upstream gradient and the sampling"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
     parser.add_argument(
-        "--plot", metavar="FILE.png", help="draw the first gradient that failed, else the one with the largest error"
+        "--plot",
+        metavar="FILE.png",
+        help="draw the first gradient that failed, else the one with the largest error",
     )
     parser.add_argument("--json", action="store_true", help="print the result for machines, and nothing else")
     parser.add_argument(
-        "--mutants", action="store_true", help="plant bugs in the library's own code and see what is said of them"
+        "--mutants",
+        action="store_true",
+        help="plant bugs in the library's own code and see what is said of them",
     )
     options = parser.parse_args(arguments)
     if options.seed < 0:
@@ -39,7 +48,11 @@ def main(arguments=None):
     for what in options.what:
         if what not in names and not _is_file(what):
             near = difflib.get_close_matches(what, names, 1)
-            meant = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}, or give a Python file"
+            meant = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"choose from {', '.join(names)}, or give a Python file"
+            )
             raise UserError(f"there is nothing called {what!r} to check; {meant}")
     if options.plot and not _can_be_drawn(options.plot):
         raise UserError(f"--plot {options.plot}: the name should end in .png, .jpg, .pdf or .svg")
@@ -86,7 +99,9 @@ def _all(seed, xp, say):
             failed.append(case.name)
         yield {"name": case.name, "passed": report.passed, "report": report}
     if failed:
-        say(f"{len(failed)} of {len(CASES)} did not pass; see: tinynst gradcheck {' '.join(dict.fromkeys(failed))}")
+        say(
+            f"{len(failed)} of {len(CASES)} did not pass; see: tinynst gradcheck {' '.join(dict.fromkeys(failed))}"
+        )
     else:
         say(f"all {len(CASES)} passed (seed {seed})")
 
@@ -94,7 +109,9 @@ def _all(seed, xp, say):
 def _mutants(options):
     """The figures of the collection of bugs. Status 0 when all were caught."""
     if options.what or options.json or options.plot or options.device != "cpu":
-        raise UserError("--mutants checks its own collection on the CPU: leave out names, --json, --plot and --device")
+        raise UserError(
+            "--mutants checks its own collection on the CPU: leave out names, --json, --plot and --device"
+        )
     from .mutants import figures  # compiles the library's sources anew: only when it is wanted
 
     planted, caught, _ = figures(options.seed)

@@ -47,7 +47,11 @@ def diagnose(problem, k, analytic, rows):
 def misshapen(problem, k, analytic, diagnosis):
     """What may be said of a gradient of the wrong shape, before `diagnosis`, which says that it is."""
     size = problem.inputs[k].size
-    if size * problem.cost * 2 > SECONDS or size * problem.y.size > LARGE or not np.all(np.isfinite(analytic)):
+    if (
+        size * problem.cost * 2 > SECONDS
+        or size * problem.y.size > LARGE
+        or not np.all(np.isfinite(analytic))
+    ):
         return [diagnosis]
     facts = Facts(problem, k, analytic, np.arange(size))
     if not facts.whole:
@@ -65,9 +69,7 @@ def _unsummed(facts, right):
                 continue
             summed = a.sum(axis=axes)
             if summed.size == right.size and facts.same(summed.ravel(), right.ravel()):
-                evidence = (
-                    f"summed over axes {', '.join(map(str, axes))} its shape {a.shape} becomes {right.shape}, and it is right"
-                )
+                evidence = f"summed over axes {', '.join(map(str, axes))} its shape {a.shape} becomes {right.shape}, and it is right"
                 return (
                     "missing-sum",
                     evidence,
@@ -89,5 +91,8 @@ def _diagnosis(problem, facts, cause, evidence, hint):
     names = problem.title.replace("_backward", "").split()
     read = READ.get(names[0]) if names else None
     return Diagnosis(
-        cause, "d" + facts.name, evidence, f"{hint}{'' if hint.endswith('?') else '.'} Read: {read}" if read else hint
+        cause,
+        "d" + facts.name,
+        evidence,
+        f"{hint}{'' if hint.endswith('?') else '.'} Read: {read}" if read else hint,
     )

@@ -11,9 +11,15 @@ def told_factor(f, c):
         return f"{c:.6g}" + (f" (1 / {1 / c:.6g})" if 0 < abs(c) < 1 else "")
     inside = max((size for size in known if size in name), key=len, default=None)
     used = [f"{inside} = {known[inside]}"] if inside else []
-    same = [f"also {size}" for size in known if abs(abs(c) - known[size]) < 1e-6] if name in ("2", "3", "4") else []
+    same = (
+        [f"also {size}" for size in known if abs(abs(c) - known[size]) < 1e-6]
+        if name in ("2", "3", "4")
+        else []
+    )
     same += (
-        [f"also 1/{size}" for size in known if abs(abs(c) * known[size] - 1) < 1e-6] if name in ("1/2", "1/3", "1/4") else []
+        [f"also 1/{size}" for size in known if abs(abs(c) * known[size] - 1) < 1e-6]
+        if name in ("1/2", "1/3", "1/4")
+        else []
     )
     if name in (f"{c:g}", "-1"):
         return f"{c:g}" + (f" ({', '.join(same)})" if same else "")

@@ -50,14 +50,22 @@ def _same(mine, right):
     if mine.shape != right.shape:
         return False
     number = ~np.isnan(right)
-    return np.array_equal(number, ~np.isnan(mine)) and number.any() and bool(_near(mine[number], right[number]).all())
+    return (
+        np.array_equal(number, ~np.isnan(mine))
+        and number.any()
+        and bool(_near(mine[number], right[number]).all())
+    )
 
 
 def _why_shape(mine, right):
     if mine.ndim == right.ndim and sorted(mine.shape) == sorted(right.shape):
         return ["the sizes are right but not their order: images are (N, H, W, C)"]
     if mine.ndim == right.ndim:
-        return [f"axis {k}: {m} instead of {r}" for k, (m, r) in enumerate(zip(mine.shape, right.shape, strict=True)) if m != r]
+        return [
+            f"axis {k}: {m} instead of {r}"
+            for k, (m, r) in enumerate(zip(mine.shape, right.shape, strict=True))
+            if m != r
+        ]
     return []
 
 
@@ -68,14 +76,22 @@ def _why(mine, right, bad, slips, sizes):
             return [f"to the last digit this is what comes out {words}"]
     odd = np.count_nonzero(~np.isfinite(mine))
     if odd:
-        return [f"{odd} of {mine.size} elements are inf or nan: look for log, sqrt or / of 0, or memory not set"]
-    if mine.dtype == np.float32 and np.allclose(mine, right, rtol=1e-4, atol=1e-5 * np.abs(right).max(initial=0.0)):
-        return ["these are float32's digits, but the inputs are float64: make new arrays with np.zeros(shape, x.dtype)"]
+        return [
+            f"{odd} of {mine.size} elements are inf or nan: look for log, sqrt or / of 0, or memory not set"
+        ]
+    if mine.dtype == np.float32 and np.allclose(
+        mine, right, rtol=1e-4, atol=1e-5 * np.abs(right).max(initial=0.0)
+    ):
+        return [
+            "these are float32's digits, but the inputs are float64: make new arrays with np.zeros(shape, x.dtype)"
+        ]
     if not mine.any():
         return ["it is zero everywhere: is it filled in?"]
     factor = float((mine * right).sum() / (right * right).sum()) if right.any() else 0.0
     names = _factor_names(factor, sizes)
-    if _same(mine, factor * right) and (mine.ndim or names):  # of two numbers one is always some factor times the other
+    if _same(mine, factor * right) and (
+        mine.ndim or names
+    ):  # of two numbers one is always some factor times the other
         which = f"; {factor:.6g} is {' or '.join(names)}" if names else ""
         return [f"{'every element' if mine.ndim else 'it'} is {factor:.6g} times what it should be{which}"]
     if mine.ndim < 2:
@@ -95,7 +111,9 @@ def _factor_names(factor, sizes):
         for letters in itertools.combinations(sizes, count):
             known["*".join(letters)] = float(np.prod([sizes[letter] for letter in letters]))
     names = [name for name, value in known.items() if np.isclose(factor, value)]
-    return names + [f"1/({name})" for name, value in known.items() if name != "-1" and np.isclose(factor * value, 1.0)]
+    return names + [
+        f"1/({name})" for name, value in known.items() if name != "-1" and np.isclose(factor * value, 1.0)
+    ]
 
 
 def _why_place(mine, right, bad):
@@ -116,7 +134,9 @@ def _why_place(mine, right, bad):
         return []
     images = bad.reshape(len(bad), -1).any(axis=1)
     if not images.all():
-        return [f"right in image {_listed(~images)}, wrong in image {_listed(images)}: is each of the batch treated alike?"]
+        return [
+            f"right in image {_listed(~images)}, wrong in image {_listed(images)}: is each of the batch treated alike?"
+        ]
     channels = bad.reshape(-1, bad.shape[-1]).any(axis=0)
     if not channels.all():
         return [f"right in channel {_listed(~channels)}, wrong in channel {_listed(channels)}"]
@@ -137,7 +157,9 @@ def _listed(mask):
 
 def slips(name, arrays, options):
     """[(words, function)] of the operation or loss `name` for these NumPy arrays: what `fault` takes."""
-    return [(words, lambda wrong=wrong: wrong(arrays, options)) for words, wrong in SLIPS.get(name, {}).items()]
+    return [
+        (words, lambda wrong=wrong: wrong(arrays, options)) for words, wrong in SLIPS.get(name, {}).items()
+    ]
 
 
 def _naive(name, without=None, **changed):
@@ -175,7 +197,9 @@ def _norm_slips(axes):
         "without gamma": _norm(axes, gamma=False),
         "without beta": _norm(axes, beta=False),
         "without eps": _norm(axes, std=lambda var, eps: np.sqrt(var)),
-        "when eps is added after the root, std = sqrt(var) + eps": _norm(axes, std=lambda var, eps: np.sqrt(var) + eps),
+        "when eps is added after the root, std = sqrt(var) + eps": _norm(
+            axes, std=lambda var, eps: np.sqrt(var) + eps
+        ),
         "when x is divided by the variance and not by its root": _norm(axes, std=lambda var, eps: var + eps),
         "when the variance is divided by the count - 1": _norm(axes, ddof=1),
         "with mean and variance over the channels (layer norm)": _norm((3,)),
@@ -193,11 +217,15 @@ SLIPS = {
         "with the scale inside, tanh(scale * x)": lambda a, o: np.tanh(o.get("scale", 150.0) * a["x"]),
     },
     "conv2d": {
-        "when the kernel is turned by 180 degrees; here w[0, 0] meets the first pixel of the patch": _turned("conv2d"),
+        "when the kernel is turned by 180 degrees; here w[0, 0] meets the first pixel of the patch": _turned(
+            "conv2d"
+        ),
         "without b": _naive("conv2d", without="b"),
     },
     "conv_transpose2d": {
-        "when the kernel is turned by 180 degrees; here w[0, 0] paints the first pixel": _turned("conv_transpose2d"),
+        "when the kernel is turned by 180 degrees; here w[0, 0] paints the first pixel": _turned(
+            "conv_transpose2d"
+        ),
         "without b": _naive("conv_transpose2d", without="b"),
     },
     "instance_norm": {
@@ -206,7 +234,9 @@ SLIPS = {
     },
     "batch_norm": {
         "with the batch's own statistics; with training=False the running ones count": _norm((0, 1, 2)),
-        "with the running statistics; in training the batch's own count": _naive("batch_norm", training=False),
+        "with the running statistics; in training the batch's own count": _naive(
+            "batch_norm", training=False
+        ),
         "with mean and variance of each image alone: that is instance norm": _norm((1, 2)),
         **_norm_slips((0, 1, 2)),
     },
@@ -216,20 +246,22 @@ SLIPS = {
         "when the padding is zero": _padded("constant"),
         "when the other border is seen (mode 'wrap')": _padded("wrap"),
     },
-    "max_pool2d": {
-        "with the smallest of each square": lambda a, o: -ops.max_pool2d_naive(-a["x"], **o),
-    },
+    "max_pool2d": {"with the smallest of each square": lambda a, o: -ops.max_pool2d_naive(-a["x"], **o)},
     "feature_loss": {
-        "with |f - target| in place of its square": lambda a, o: np.abs(a["f"] - a["target"]).mean(),
+        "with |f - target| in place of its square": lambda a, o: np.abs(a["f"] - a["target"]).mean()
     },
     "style_loss": {
         "when the Gram matrix is not divided by C*H*W": lambda a, o: (
             ((ops.gram_matrix_naive(a["f"]) * a["f"][0].size - a["target_gram"]) ** 2).sum() / len(a["f"])
-        ),
+        )
     },
     "tv_loss": {
-        "with the differences down only": lambda a, o: 0.5 * (np.diff(a["y"], axis=1) ** 2).sum() / len(a["y"]),
-        "with the differences across only": lambda a, o: 0.5 * (np.diff(a["y"], axis=2) ** 2).sum() / len(a["y"]),
+        "with the differences down only": lambda a, o: (
+            0.5 * (np.diff(a["y"], axis=1) ** 2).sum() / len(a["y"])
+        ),
+        "with the differences across only": lambda a, o: (
+            0.5 * (np.diff(a["y"], axis=2) ** 2).sum() / len(a["y"])
+        ),
     },
 }
 
@@ -240,7 +272,8 @@ def statistics_slips(name, arrays, momentum=0.1):
     batch = x.mean(axis=(0, 1, 2)) if name == "running_mean" else x.var(axis=(0, 1, 2), ddof=1)
     found = {
         f"when it stays as it was: `{name} = ...` only makes another array, `{name}[...] = ...` changes this one": old,
-        "with momentum on the wrong side, momentum * old + (1 - momentum) * batch's": momentum * old + (1 - momentum) * batch,
+        "with momentum on the wrong side, momentum * old + (1 - momentum) * batch's": momentum * old
+        + (1 - momentum) * batch,
         "when the batch's is added to all of the old": old + momentum * batch,
         "when it is updated: with training=False it stays as it was": (1 - momentum) * old + momentum * batch,
     }

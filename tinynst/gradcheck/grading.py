@@ -29,9 +29,26 @@ from .show import WIDTH, line
 SAMPLES = 220  # of each input, at most: all of the images, and no more of larger kernels
 LOSS_NAMES = tuple(dict.fromkeys(name for name, _ in LOSSES))
 EASIEST_FIRST = (  # all that can be graded
-    *("relu", "scaled_tanh", "feature_loss", "pixel_loss", "grid_loss", "tv_loss", "gram_matrix", "style_loss"),
+    *(
+        "relu",
+        "scaled_tanh",
+        "feature_loss",
+        "pixel_loss",
+        "grid_loss",
+        "tv_loss",
+        "gram_matrix",
+        "style_loss",
+    ),
     "center_crop",
-    *("upsample_nearest", "reflect_pad2d", "max_pool2d", "conv2d", "conv_transpose2d", "upsample_smooth", "upsample_bicubic"),
+    *(
+        "upsample_nearest",
+        "reflect_pad2d",
+        "max_pool2d",
+        "conv2d",
+        "conv_transpose2d",
+        "upsample_smooth",
+        "upsample_bicubic",
+    ),
     *("instance_norm", "conditional_instance_norm", "batch_norm", "Residual", "Adam"),
 )
 ALONE = (*LOSS_NAMES, "Residual", "Adam")  # those that have no function ..._backward beside them
@@ -114,7 +131,9 @@ def _naming(variant):
 
 
 def _failed(where, fault):
-    rest = [textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="      ") for text in fault[1:]]
+    rest = [
+        textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="      ") for text in fault[1:]
+    ]
     return "\n".join([f"{where}: FAIL: {fault[0]}", *rest])
 
 
@@ -140,7 +159,11 @@ def _variants(name, forward, backward):
     found = []
     for known, shapes, *rest in [*OPERATIONS, *LOSSES]:
         options = rest[0] if rest else {}
-        if known != name or any(key in OURS_ALONE for key in options) or next(iter(shapes.values()))[-1] >= 16:
+        if (
+            known != name
+            or any(key in OURS_ALONE for key in options)
+            or next(iter(shapes.values()))[-1] >= 16
+        ):
             continue  # many channels are for our own ways of computing, and a learner's loops are slow
         if name in LOSS_NAMES:
             checked = _checked_loss(name, forward)
@@ -149,7 +172,10 @@ def _variants(name, forward, backward):
             checked = _checked_forward(name, forward)
             make = operation_case(checked, _checked_backward(name, backward), shapes, options)
         found.append(
-            _Variant(_forward_fault(name, checked, shapes, options), Case(name, describe(shapes, options), make, SAMPLES))
+            _Variant(
+                _forward_fault(name, checked, shapes, options),
+                Case(name, describe(shapes, options), make, SAMPLES),
+            )
         )
     return found
 
@@ -197,7 +223,9 @@ def _array(what, value):
     """`value` as an array of numbers, on its device."""
     array = value if hasattr(value, "dtype") else np.asarray(value)
     if array.dtype.kind not in "fciub":
-        raise WrongReturn(f"{what} is of type {type(value).__name__}; it should be an array of floating-point numbers")
+        raise WrongReturn(
+            f"{what} is of type {type(value).__name__}; it should be an array of floating-point numbers"
+        )
     return array
 
 
@@ -227,7 +255,9 @@ def _checked_backward(name, backward):
     def call(dy, cache):
         result = backward(dy, cache)
         gradients = result if isinstance(result, (tuple, list)) else (result,)
-        return tuple(None if g is None else _array(f"{name}_backward's result {k}", g) for k, g in enumerate(gradients))
+        return tuple(
+            None if g is None else _array(f"{name}_backward's result {k}", g) for k, g in enumerate(gradients)
+        )
 
     return call
 
@@ -250,7 +280,9 @@ class _Block(layers.Residual):
 
     def gradients(self):
         found = super().gradients()
-        return {name: found.get(name) for name in self.parameters()}  # a layer whose backward was not called has none
+        return {
+            name: found.get(name) for name in self.parameters()
+        }  # a layer whose backward was not called has none
 
 
 def _residual_variant(residual, pad, crop):
@@ -275,9 +307,18 @@ def _residual_variant(residual, pad, crop):
         slips = [
             ("without the identity: y = layers(x)", lambda: through),
             ("when the layers are left out: y = x", lambda: ops.center_crop_naive(x, crop)),
-            ("when the identity is cropped at the bottom and right only", lambda: through + x[:, :height, :width]),
-            ("when the identity is cropped at the top and left only", lambda: through + x[:, 2 * crop :, 2 * crop :]),
-            ("with a ReLU after the addition", lambda: np.maximum(through + ops.center_crop_naive(x, crop), 0)),
+            (
+                "when the identity is cropped at the bottom and right only",
+                lambda: through + x[:, :height, :width],
+            ),
+            (
+                "when the identity is cropped at the top and left only",
+                lambda: through + x[:, 2 * crop :, 2 * crop :],
+            ),
+            (
+                "with a ReLU after the addition",
+                lambda: np.maximum(through + ops.center_crop_naive(x, crop), 0),
+            ),
         ]
         return forwards.fault("y", mine, through + ops.center_crop_naive(x, crop), slips)
 
@@ -285,7 +326,10 @@ def _residual_variant(residual, pad, crop):
     return _Variant(fault, Case("Residual", shown, layer_case(build, IMAGE), SAMPLES))
 
 
-ADAM_SETTINGS = ({"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3}, {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8})
+ADAM_SETTINGS = (
+    {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3},
+    {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+)
 
 
 def _grade_adam(adam, seed, xp):
@@ -294,7 +338,9 @@ def _grade_adam(adam, seed, xp):
     for settings, given in zip(ADAM_SETTINGS, (ADAM_SETTINGS[0], {}), strict=True):
         where = f"Adam ({', '.join(f'{key}={value}' for key, value in given.items()) or 'the defaults'})"
         rng = np.random.default_rng(seed)
-        start, *gradients = [{name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(6)]
+        start, *gradients = [
+            {name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(6)
+        ]
         fault = _adam_fault(adam, start, gradients, settings, given, xp)
         if fault:
             return Grade("Adam", False, _failed(where, fault))
@@ -317,7 +363,10 @@ def _adam_fault(adam, start, gradients, settings, given, xp):
                 change = f"change the array itself: p -= ..., not p = p - ..., for p of {name}"
                 return [f"step {t} leaves {name} as it was before", change]
             if not np.array_equal(to_numpy(own[name]), g[name]):
-                return [f"step {t} changes the gradient of {name} in place", "others may still need it: work on a copy"]
+                return [
+                    f"step {t} changes the gradient of {name} in place",
+                    "others may still need it: work on a copy",
+                ]
             past = [gradient[name] for gradient in gradients[:t]]
             slips = forwards.adam_slips(start[name], past, settings, place, len(arrays))
             fault = forwards.fault(name, to_numpy(array), right[name], slips)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cli import UserError
+from ..errors import UserError
 from .grading import ALONE, EASIEST_FIRST, Grade, grade
 
 NAME = "learners_file"  # of the module that a file becomes
@@ -53,7 +53,9 @@ def _check_folder(folder, seed, xp):
     files = sorted((file for file in files if file.found), key=lambda file: file.place)
     paths = [file.path for file in files] + [path for path, _ in broken]
     if not paths:
-        raise UserError(f"{folder} has no Python file with anything to check, such as conv2d and conv2d_backward")
+        raise UserError(
+            f"{folder} has no Python file with anything to check, such as conv2d and conv2d_backward"
+        )
     width, unsolved = max(len(path.stem) for path in paths), []
     for file in files:
         state = _state(list(file.grades(seed, xp)))
@@ -90,7 +92,9 @@ class _File:
         self.found = {}
         for name in EASIEST_FIRST:
             pair = getattr(module, name, None), getattr(module, f"{name}_backward", None)
-            if any(f is not None and getattr(f, "__module__", NAME) == NAME for f in pair):  # not only imported
+            if any(
+                f is not None and getattr(f, "__module__", NAME) == NAME for f in pair
+            ):  # not only imported
                 self.found[name] = pair
         for name, value in vars(module).items():
             base = name.removesuffix("_backward")
@@ -99,7 +103,9 @@ class _File:
 
     @property
     def place(self):
-        return min(EASIEST_FIRST.index(name) if name in EASIEST_FIRST else len(EASIEST_FIRST) for name in self.found)
+        return min(
+            EASIEST_FIRST.index(name) if name in EASIEST_FIRST else len(EASIEST_FIRST) for name in self.found
+        )
 
     def grades(self, seed, xp):
         for name, (forward, backward) in self.found.items():
@@ -118,7 +124,11 @@ class _File:
 
     def _raised(self, name, error):
         """The grade of what the learner's code raised: with the line of theirs that it came through last."""
-        frames = [(f.f_code, n) for f, n in traceback.walk_tb(error.__traceback__) if _is_file(f.f_code.co_filename, self.path)]
+        frames = [
+            (f.f_code, n)
+            for f, n in traceback.walk_tb(error.__traceback__)
+            if _is_file(f.f_code.co_filename, self.path)
+        ]
         function = frames[-1][0].co_qualname if frames else name
         if isinstance(error, NotImplementedError):
             return Grade(name, None, f"{function}: not yet written")
@@ -142,7 +152,10 @@ class _File:
         self.printed.truncate()
         if not printed:
             return []
-        return [f"{self.path.name} printed {len(printed)} lines; the first:", *(f"    {text:.100}" for text in printed[:4])]
+        return [
+            f"{self.path.name} printed {len(printed)} lines; the first:",
+            *(f"    {text:.100}" for text in printed[:4]),
+        ]
 
 
 def _loaded(path):

@@ -90,7 +90,11 @@ class Facts:
 
     @property
     def out_coords(self):
-        return _coords(np.arange(self.x.size), self.x.shape) if self.loss else _coords(np.arange(self.y.size), self.y.shape)
+        return (
+            _coords(np.arange(self.x.size), self.x.shape)
+            if self.loss
+            else _coords(np.arange(self.y.size), self.y.shape)
+        )
 
     @property
     def column_axes(self):
@@ -139,12 +143,19 @@ class Facts:
         moved = self.problem.copies()
         moved[self.k] += asarray(step, array_module(moved[self.k]))
         y = to_numpy(self.problem.value(moved)[0])
-        return bool(np.max(np.abs(y.ravel() - self.y.ravel() - self.columns.T @ step.ravel())) <= 1e-5 * np.max(np.abs(y)))
+        return bool(
+            np.max(np.abs(y.ravel() - self.y.ravel() - self.columns.T @ step.ravel()))
+            <= 1e-5 * np.max(np.abs(y))
+        )
 
     @cached_property
     def curved(self):
         """Does most of y bend as this input moves a little? Not where forward is made of flat pieces: a ReLU, a maximum."""
-        step = np.random.default_rng(9).standard_normal(self.x.shape) * 1e-3 * (float(np.sqrt(np.mean(self.x**2))) or 1.0)
+        step = (
+            np.random.default_rng(9).standard_normal(self.x.shape)
+            * 1e-3
+            * (float(np.sqrt(np.mean(self.x**2))) or 1.0)
+        )
         sides = []
         for sign in (1, -1):
             moved = self.problem.copies()
@@ -198,7 +209,9 @@ def jacobian(problem, k, rows):
             sides.append(to_numpy(problem.value(moved)[0]).ravel())
         columns[r] = (sides[0] - sides[1]) / (2 * h[r])
         bends[r] = np.max(np.abs(sides[0] + sides[1] - 2 * y)) / h[r]
-    return columns, bends <= (1e-2 if problem.exact else 1.0) * max(np.max(np.abs(columns), initial=0.0), 1e-300)
+    return columns, bends <= (1e-2 if problem.exact else 1.0) * max(
+        np.max(np.abs(columns), initial=0.0), 1e-300
+    )
 
 
 def axis_names(name, shape):
@@ -210,7 +223,9 @@ def axis_names(name, shape):
         return ("N", "C", "C'")
     if len(shape) == 2 and last == "w":
         return ("C", "O")
-    return {0: (), 1: ("C",), 2: ("N", "C"), 3: ("H", "W", "C")}.get(len(shape), tuple(f"axis {k}" for k in range(len(shape))))
+    return {0: (), 1: ("C",), 2: ("N", "C"), 3: ("H", "W", "C")}.get(
+        len(shape), tuple(f"axis {k}" for k in range(len(shape)))
+    )
 
 
 def _coords(flat, shape):
@@ -238,7 +253,13 @@ def sizes(problem):
         found |= {"N": first[0] if first else 1, "the number of elements": int(np.prod(first))}
     if problem.y.ndim == 4:
         n, h, w, o = problem.y.shape
-        found |= {"OH*OW": h * w, "N*OH*OW": n * h * w, "O": o, "O*OH*OW": o * h * w, "N*O*OH*OW": n * o * h * w}
+        found |= {
+            "OH*OW": h * w,
+            "N*OH*OW": n * h * w,
+            "O": o,
+            "O*OH*OW": o * h * w,
+            "N*O*OH*OW": n * o * h * w,
+        }
     for name, other in zip(problem.names, problem.inputs, strict=True):
         if other is not None and other.ndim == 4 and name.rsplit(".", 1)[-1] == "w":
             found |= {"KH*KW": other.shape[0] * other.shape[1], "KH*KW*C": int(np.prod(other.shape[:3]))}
@@ -255,10 +276,16 @@ def name_factor(factor, known):
     if near(1):
         return f"{sign}1"
     named = {name: f"({name})" if "*" in name or " " in name else name for name in known}
-    plain = [(name, known[name]) for name in known] + [(f"1/{named[name]}", 1 / known[name]) for name in known]
+    plain = [(name, known[name]) for name in known] + [
+        (f"1/{named[name]}", 1 / known[name]) for name in known
+    ]
     compound = []
     for name, value in known.items():
-        compound += [(f"2*{name}", 2 * value), (f"2/{named[name]}", 2 / value), (f"1/(2*{name})", 0.5 / value)]
+        compound += [
+            (f"2*{name}", 2 * value),
+            (f"2/{named[name]}", 2 / value),
+            (f"1/(2*{name})", 0.5 / value),
+        ]
         compound += [(f"{named[name]}^2", value**2), (f"1/{named[name]}^2", 1 / value**2)]
         compound += [
             (f"{name}/({name} - 1)", value / max(value - 1, 0.5)),
@@ -274,5 +301,7 @@ def name_factor(factor, known):
             return f"{sign}1/{number}"
     if near(np.sqrt(2)) or near(np.sqrt(0.5)):
         return sign + ("sqrt(2)" if size > 1 else "1/sqrt(2)")
-    a, b = next(((a, b) for a, b in itertools.permutations(known, 2) if near(known[a] / known[b])), (None, None))
+    a, b = next(
+        ((a, b) for a, b in itertools.permutations(known, 2) if near(known[a] / known[b])), (None, None)
+    )
     return f"{sign}{a}/{b}" if a else None

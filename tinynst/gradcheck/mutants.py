@@ -88,7 +88,15 @@ class Mutant:
             make = operation_case(forward, backward, self.shapes, self.options)
         arguments = make(np.random.default_rng(seed), np)
         forward, backward, inputs = (arguments.pop(key) for key in ("forward", "backward", "inputs"))
-        return gradcheck(forward, backward, inputs, **arguments, seed=seed, title=f"{self.operation} ({self.words})", **options)
+        return gradcheck(
+            forward,
+            backward,
+            inputs,
+            **arguments,
+            seed=seed,
+            title=f"{self.operation} ({self.words})",
+            **options,
+        )
 
 
 def edited(source, *edits):
@@ -121,11 +129,15 @@ _TV = "dy[:, 1:] += down", "dy[:, :-1] -= down", "dy[:, :, 1:] += across", "dy[:
 
 
 def _plain(rows, shapes=CONV, **options):
-    return [Mutant("conv2d", g, cause, words, PLAIN, edits, shapes, options) for g, cause, words, *edits in rows]
+    return [
+        Mutant("conv2d", g, cause, words, PLAIN, edits, shapes, options) for g, cause, words, *edits in rows
+    ]
 
 
 def _of(operation, module, shapes, rows, **options):
-    return [Mutant(operation, g, cause, words, module, edits, shapes, options) for g, cause, words, *edits in rows]
+    return [
+        Mutant(operation, g, cause, words, module, edits, shapes, options) for g, cause, words, *edits in rows
+    ]
 
 
 MUTANTS = [
@@ -145,10 +157,30 @@ MUTANTS = [
                 (_DX, "dx = np.roll(dpadded, -1, 1)[:, pad : pad + h, pad : pad + v]"),
             ),
             ("dx", "shifted", "cropped from 0", (_DX, "dx = dpadded[:, :h, :v]")),
-            ("dx", "flipped", "the kernel is not turned round", (_PAINT, "dpadded[seen] += dy @ w[kh - 1 - a, kw - 1 - b].T")),
-            ("dx", "border", "only pixels with a full window", ("return dx, dw", "dx[:, [0, -1]] = 0\n    return dx, dw")),
-            ("dx", "partial-batch", "only the first photo", ("return dx, dw", "dx[1:] = 0\n    return dx, dw")),
-            ("dx", "missing-sum", "only the first output channel", (_PAINT, "dpadded[seen] += dy[..., :1] @ w[a, b, :, :1].T")),
+            (
+                "dx",
+                "flipped",
+                "the kernel is not turned round",
+                (_PAINT, "dpadded[seen] += dy @ w[kh - 1 - a, kw - 1 - b].T"),
+            ),
+            (
+                "dx",
+                "border",
+                "only pixels with a full window",
+                ("return dx, dw", "dx[:, [0, -1]] = 0\n    return dx, dw"),
+            ),
+            (
+                "dx",
+                "partial-batch",
+                "only the first photo",
+                ("return dx, dw", "dx[1:] = 0\n    return dx, dw"),
+            ),
+            (
+                "dx",
+                "missing-sum",
+                "only the first output channel",
+                (_PAINT, "dpadded[seen] += dy[..., :1] @ w[a, b, :, :1].T"),
+            ),
             ("dw", "scaled", "mean over the batch", (_DW, _DW + " / n")),
             ("dw", "scaled", "mean over batch and pixels", (_DW, _DW + " / (n * oh * ow)")),
             ("dw", "scaled", "the wrong sign", (_DW, _DW.replace("+=", "-="))),
@@ -157,7 +189,10 @@ MUTANTS = [
                 "dw",
                 "partial-batch",
                 "= in a loop over the batch",
-                (_DW, "for k in range(n):\n                dw[a, b] = np.tensordot(padded[seen][k], dy[k], ((0, 1), (0, 1)))"),
+                (
+                    _DW,
+                    "for k in range(n):\n                dw[a, b] = np.tensordot(padded[seen][k], dy[k], ((0, 1), (0, 1)))",
+                ),
             ),
             (
                 "dw",
@@ -194,7 +229,17 @@ MUTANTS = [
     ),
     *_plain([("dx", "transposed", "w for w.T", (_PAINT, "dpadded[seen] += dy @ w[a, b]"))], SQUARE, pad=1),
     *_plain(
-        [("dw", "transposed", "dy.T @ x for x.T @ dy", (_DW, _DW + ".T"), ("dw[a, b] += np", "dw[a, b] += np"))], SQUARE, pad=1
+        [
+            (
+                "dw",
+                "transposed",
+                "dy.T @ x for x.T @ dy",
+                (_DW, _DW + ".T"),
+                ("dw[a, b] += np", "dw[a, b] += np"),
+            )
+        ],
+        SQUARE,
+        pad=1,
     ),
     *_plain(
         [
@@ -207,8 +252,23 @@ MUTANTS = [
         ],
         TALL,
     ),
-    *_plain([("dx", "swapped-gradients", "dw and dx in each other's place", ("return dx, dw,", "return dw, dx,"))], TALL),
-    *_plain([("dx", "overwritten", "= for +=, with a stride", ("dpadded[seen] +=", "dpadded[seen] ="))], TALL, stride=2, pad=1),
+    *_plain(
+        [
+            (
+                "dx",
+                "swapped-gradients",
+                "dw and dx in each other's place",
+                ("return dx, dw,", "return dw, dx,"),
+            )
+        ],
+        TALL,
+    ),
+    *_plain(
+        [("dx", "overwritten", "= for +=, with a stride", ("dpadded[seen] +=", "dpadded[seen] ="))],
+        TALL,
+        stride=2,
+        pad=1,
+    ),
     *_of(
         "conv2d",
         "ops.conv",
@@ -225,11 +285,36 @@ MUTANTS = [
         "ops.conv_transpose",
         UP,
         [
-            ("dx", "flipped", "the kernel turned round", ("correlate(dy, w,", "correlate(dy, w[::-1, ::-1],")),
-            ("dw", "flipped", "the kernel turned round in dw", ("pad, pad)\n        db", "pad, pad)[::-1, ::-1]\n        db")),
-            ("dw", "scaled", "mean over the batch", ("pad, pad)\n        db", "pad, pad) / len(x)\n        db")),
-            ("dx", "shifted", "pad forgotten", ("x.shape[1:3], stride, pad, pad)", "x.shape[1:3], stride, pad - 1, pad - 1)")),
-            ("db", "scaled", "counted for each of the stride's pixels", ("bias_gradient(dy)", "bias_gradient(dy) / stride**2")),
+            (
+                "dx",
+                "flipped",
+                "the kernel turned round",
+                ("correlate(dy, w,", "correlate(dy, w[::-1, ::-1],"),
+            ),
+            (
+                "dw",
+                "flipped",
+                "the kernel turned round in dw",
+                ("pad, pad)\n        db", "pad, pad)[::-1, ::-1]\n        db"),
+            ),
+            (
+                "dw",
+                "scaled",
+                "mean over the batch",
+                ("pad, pad)\n        db", "pad, pad) / len(x)\n        db"),
+            ),
+            (
+                "dx",
+                "shifted",
+                "pad forgotten",
+                ("x.shape[1:3], stride, pad, pad)", "x.shape[1:3], stride, pad - 1, pad - 1)"),
+            ),
+            (
+                "db",
+                "scaled",
+                "counted for each of the stride's pixels",
+                ("bias_gradient(dy)", "bias_gradient(dy) / stride**2"),
+            ),
         ],
     ),
     *_of(
@@ -237,14 +322,32 @@ MUTANTS = [
         "ops.batch_norm",
         BATCH,
         [
-            ("dx", "missing-term", "the mean is taken for a constant", ("-scale * dy_sum / pixels", "0 * dy_sum")),
-            ("dx", "missing-term", "the std is taken for a constant", ("-scale * dyx_sum / (std * pixels)", "0 * dyx_sum")),
-            ("dx", "missing-term", "dx = gamma/std * dy, as when not training", ("if not training", "if training")),
+            (
+                "dx",
+                "missing-term",
+                "the mean is taken for a constant",
+                ("-scale * dy_sum / pixels", "0 * dy_sum"),
+            ),
+            (
+                "dx",
+                "missing-term",
+                "the std is taken for a constant",
+                ("-scale * dyx_sum / (std * pixels)", "0 * dyx_sum"),
+            ),
+            (
+                "dx",
+                "missing-term",
+                "dx = gamma/std * dy, as when not training",
+                ("if not training", "if training"),
+            ),
             (
                 "dx",
                 "running-statistics",
                 "divided by the running std",
-                ("return y, (x, gamma, mean, std,", "return y, (x, gamma, mean, xp.sqrt(running_var + eps)[None],"),
+                (
+                    "return y, (x, gamma, mean, std,",
+                    "return y, (x, gamma, mean, xp.sqrt(running_var + eps)[None],",
+                ),
             ),
             ("dx", "scaled", "gamma is forgotten", ("scale = gamma / std", "scale = 1 / std")),
             (
@@ -256,13 +359,26 @@ MUTANTS = [
                     "dx = statistics.backward_apply(x, dy, mean, scale, b, c, mask) * std[:, None, None]",
                 ),
             ),
-            ("dgamma", "partial-batch", "only the last photo", ("dyx_sum[0].astype", "(sums[1] / std)[-1].astype")),
-            ("dbeta", "scaled", "mean over the batch", ("dy_sum[0].astype(x.dtype)", "dy_sum[0].astype(x.dtype) / x.shape[0]")),
+            (
+                "dgamma",
+                "partial-batch",
+                "only the last photo",
+                ("dyx_sum[0].astype", "(sums[1] / std)[-1].astype"),
+            ),
+            (
+                "dbeta",
+                "scaled",
+                "mean over the batch",
+                ("dy_sum[0].astype(x.dtype)", "dy_sum[0].astype(x.dtype) / x.shape[0]"),
+            ),
             (
                 "dgamma",
                 "swapped-gradients",
                 "dbeta before dgamma",
-                ("return dx, dyx_sum[0].astype(x.dtype), dy_sum[0]", "return dx, dy_sum[0].astype(x.dtype), dyx_sum[0]"),
+                (
+                    "return dx, dyx_sum[0].astype(x.dtype), dy_sum[0]",
+                    "return dx, dy_sum[0].astype(x.dtype), dyx_sum[0]",
+                ),
             ),
         ],
     ),
@@ -271,9 +387,24 @@ MUTANTS = [
         "ops.instance_norm",
         NORM,
         [
-            ("dx", "missing-term", "the mean is taken for a constant", ("-scale * dy_sum / pixels", "0 * dy_sum")),
-            ("dx", "missing-term", "the std is taken for a constant", ("-scale * dyx_sum / (std * pixels)", "0 * dyx_sum")),
-            ("dx", "missing-term", "the x-hat term with the wrong sign", ("-scale * dyx_sum / (std", "scale * dyx_sum / (std")),
+            (
+                "dx",
+                "missing-term",
+                "the mean is taken for a constant",
+                ("-scale * dy_sum / pixels", "0 * dy_sum"),
+            ),
+            (
+                "dx",
+                "missing-term",
+                "the std is taken for a constant",
+                ("-scale * dyx_sum / (std * pixels)", "0 * dyx_sum"),
+            ),
+            (
+                "dx",
+                "missing-term",
+                "the x-hat term with the wrong sign",
+                ("-scale * dyx_sum / (std", "scale * dyx_sum / (std"),
+            ),
             (
                 "dx",
                 "scaled",
@@ -297,8 +428,14 @@ MUTANTS = [
                 "dx",
                 "noise",
                 "computed in float32",
-                ("arguments.floating(x=x, dy=dy)", "x, dy = (v.astype(np.float32).astype(v.dtype) for v in (x, dy))"),
-                ("    return dx, dyx_sum, dy_sum", "    return dx.astype(np.float32).astype(np.float64), dyx_sum, dy_sum"),
+                (
+                    "arguments.floating(x=x, dy=dy)",
+                    "x, dy = (v.astype(np.float32).astype(v.dtype) for v in (x, dy))",
+                ),
+                (
+                    "    return dx, dyx_sum, dy_sum",
+                    "    return dx.astype(np.float32).astype(np.float64), dyx_sum, dy_sum",
+                ),
             ),
         ],
     ),
@@ -323,7 +460,12 @@ MUTANTS = [
                     "return (dy[:, pad : pad + h, pad : pad + w].copy(),)",
                 ),
             ),
-            ("dx", "border", "the mirror images are not turned round", ("dy[:, begin:end][:, ::-1]", "dy[:, begin:end]")),
+            (
+                "dx",
+                "border",
+                "the mirror images are not turned round",
+                ("dy[:, begin:end][:, ::-1]", "dy[:, begin:end]"),
+            ),
         ],
         pad=1 + 1,
     ),
@@ -336,7 +478,10 @@ MUTANTS = [
                 "dx",
                 "shifted",
                 "put back one pixel too high",
-                ("dx[:, crop : h - crop, crop : w - crop] = dy", "dx[:, crop - 1 : h - crop - 1, crop : w - crop] = dy"),
+                (
+                    "dx[:, crop : h - crop, crop : w - crop] = dy",
+                    "dx[:, crop - 1 : h - crop - 1, crop : w - crop] = dy",
+                ),
             ),
             ("dx", "scaled", "twice", ("crop : w - crop] = dy", "crop : w - crop] = 2 * dy")),
         ],
@@ -348,8 +493,18 @@ MUTANTS = [
         X,
         [
             ("dx", "wrong-mask", "one that is not the largest", ("xp.equal(squares", "xp.not_equal(squares")),
-            ("dx", "wrong-mask", "everybody in the window", ("xp.greater(here, found, out=here)", "here[...] = True")),
-            ("dx", "wrong-mask", "every one of several that are equal", ("xp.greater(here, found, out=here)", "pass")),
+            (
+                "dx",
+                "wrong-mask",
+                "everybody in the window",
+                ("xp.greater(here, found, out=here)", "here[...] = True"),
+            ),
+            (
+                "dx",
+                "wrong-mask",
+                "every one of several that are equal",
+                ("xp.greater(here, found, out=here)", "pass"),
+            ),
             ("dx", "scaled", "spread as for a mean", ("    return (dx,)\n", "    return (dx / size**2,)\n")),
             ("dx", "border", "the dropped column is filled too", ("dx[:, :h, w:] = 0", "dx[:, :h, w:] = 1")),
         ],
@@ -366,7 +521,12 @@ MUTANTS = [
                 "the sum over the square's rows only",
                 (".sum(axis=(2, 4))", ".sum(axis=2)[:, :, :, 0].copy()"),
             ),
-            ("dx", "overwritten", "the last of the square wins", (".sum(axis=(2, 4))", "[:, :, -1, :, -1].copy()")),
+            (
+                "dx",
+                "overwritten",
+                "the last of the square wins",
+                (".sum(axis=(2, 4))", "[:, :, -1, :, -1].copy()"),
+            ),
             ("dx", "scaled", "the mean of the square", (".sum(axis=(2, 4))", ".mean(axis=(2, 4))")),
             (
                 "dx",
@@ -412,7 +572,12 @@ MUTANTS = [
             ("dx", "scaled", "the scale is forgotten", ("(scale - y * y / scale)", "(1 - (y / scale) ** 2)")),
             ("dx", "missing-term", "tanh's square is forgotten", ("(scale - y * y / scale)", "scale")),
             ("dx", "missing-term", "1 - tanh for 1 - tanh^2", ("(scale - y * y / scale)", "(scale - y)")),
-            ("dx", "missing-term", "1 - x^2 for 1 - tanh^2", ("return y, (y, scale)", "return y, (scale * x, scale)")),
+            (
+                "dx",
+                "missing-term",
+                "1 - x^2 for 1 - tanh^2",
+                ("return y, (y, scale)", "return y, (scale * x, scale)"),
+            ),
             (
                 "dx",
                 "missing-term",
@@ -426,8 +591,18 @@ MUTANTS = [
         "ops.gram",
         {"f": X["x"]},
         [
-            ("df", "missing-term", "one factor of the product only", ("(dgram + dgram.transpose(0, 2, 1))", "2 * dgram")),
-            ("df", "partial-batch", "the first photo's dy for all", ("both[block[0]]", "both[:1].repeat(n, 0)[block[0]]")),
+            (
+                "df",
+                "missing-term",
+                "one factor of the product only",
+                ("(dgram + dgram.transpose(0, 2, 1))", "2 * dgram"),
+            ),
+            (
+                "df",
+                "partial-batch",
+                "the first photo's dy for all",
+                ("both[block[0]]", "both[:1].repeat(n, 0)[block[0]]"),
+            ),
             (
                 "df",
                 "transposed",
@@ -501,7 +676,13 @@ MUTANTS = [
                 (_TV[2], _TV[2].replace("+", "-")),
                 (_TV[3], _TV[3].replace("-=", "+=")),
             ),
-            ("dy", "scaled", "down counts twice", (_TV[0], "dy[:, 1:] += 2 * down"), (_TV[1], "dy[:, :-1] -= 2 * down")),
+            (
+                "dy",
+                "scaled",
+                "down counts twice",
+                (_TV[0], "dy[:, 1:] += 2 * down"),
+                (_TV[1], "dy[:, :-1] -= 2 * down"),
+            ),
             ("dy", "border", "the last difference is left out", (_TV[1], "dy[:, :-2] -= down[:, :-1]")),
         ],
     ),
@@ -513,7 +694,12 @@ MUTANTS = [
             ("dx", "missing-term", "the identity is forgotten", ("@ w.T + dy", "@ w.T")),
             ("dx", "missing-term", "the identity is subtracted", ("@ w.T + dy", "@ w.T - dy")),
             ("dx", "missing-term", "the identity is added twice", ("@ w.T + dy", "@ w.T + 2 * dy")),
-            ("dx", "shifted", "the identity arrives one pixel too low", ("@ w.T + dy", "@ w.T + np.roll(dy, 1, 1)")),
+            (
+                "dx",
+                "shifted",
+                "the identity arrives one pixel too low",
+                ("@ w.T + dy", "@ w.T + np.roll(dy, 1, 1)"),
+            ),
             ("dx", "missing-term", "only the identity", ("dx = dhidden @ w.T + dy", "dx = dy.copy()")),
             ("dx", "transposed", "w for w.T", ("dhidden @ w.T + dy", "dhidden @ w + dy")),
             ("dx", "wrong-mask", "the mask is forgotten", ("(dy @ u.T) * (hidden > 0)", "(dy @ u.T)")),

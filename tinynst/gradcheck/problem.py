@@ -20,7 +20,13 @@ class Problem:
     """
 
     def __init__(self, forward, backward, inputs, names, mutable, rng, title=""):
-        self.forward, self.backward, self.inputs, self.names, self.mutable = forward, backward, inputs, names, mutable
+        self.forward, self.backward, self.inputs, self.names, self.mutable = (
+            forward,
+            backward,
+            inputs,
+            names,
+            mutable,
+        )
         self.rng, self.title, self.exact = rng, title, True
         self.blocked, self.reason = False, ""  # verdict and reason where there is no gradient to compare
 
@@ -51,12 +57,16 @@ class Problem:
         diagnoses += self._changed(self.inputs, inputs, "forward", skip=self.mutable)
         if not np.all(np.isfinite(to_numpy(self.y))):
             diagnoses.append(
-                Diagnosis("not-finite", "y", "forward gives inf or nan", "Look for log, sqrt or / of 0, or overflow")
+                Diagnosis(
+                    "not-finite", "y", "forward gives inf or nan", "Look for log, sqrt or / of 0, or overflow"
+                )
             )
             self.reason = "the output is not finite"
             return {}, diagnoses
         if self.y.dtype != np.float64:
-            notes.append(f"forward returned {self.y.dtype} for float64 inputs: differences are that much coarser")
+            notes.append(
+                f"forward returned {self.y.dtype} for float64 inputs: differences are that much coarser"
+            )
         self.upstream = self.rng.standard_normal(self.y.shape).astype(self.y.dtype)
         self.dy = asarray(self.upstream, array_module(self.y))
         self.size = float(np.linalg.norm(to_numpy(self.y) * self.upstream))
@@ -75,7 +85,9 @@ class Problem:
         diagnoses += self._stale(first, cache)
         if self._noisy():
             self.blocked, self.reason = None, "forward gives two results for the same inputs"
-            diagnoses.append(Diagnosis("noise", "y", self.reason, "Fix its random numbers, or what it remembers"))
+            diagnoses.append(
+                Diagnosis("noise", "y", self.reason, "Fix its random numbers, or what it remembers")
+            )
             return {}, diagnoses
         return self._wellformed(check, first, diagnoses), diagnoses
 
@@ -113,7 +125,9 @@ class Problem:
             gradients = self._named(self.backward(self._dy(), cache))
         except Exception:  # a learner's function may raise anything
             return None
-        if y.shape != self.y.shape or not all(g is None or np.all(np.isfinite(g)) for g in gradients.values()):
+        if y.shape != self.y.shape or not all(
+            g is None or np.all(np.isfinite(g)) for g in gradients.values()
+        ):
             return None
 
         def slopes(names, t):
@@ -202,10 +216,16 @@ class Problem:
         if len(gradients) != len(names):
             names = [name for name in names if name not in self.mutable]
         if len(gradients) != len(names):
-            evidence = f"backward returns {len(gradients)} gradients for {len(names)} inputs ({', '.join(names)})"
+            evidence = (
+                f"backward returns {len(gradients)} gradients for {len(names)} inputs ({', '.join(names)})"
+            )
             self.reason = evidence
-            return Diagnosis("wrong-shape", "all", evidence, "Return one for each input, None where there is none")
-        return {n: None if g is None else np.array(to_numpy(g)) for n, g in zip(names, gradients, strict=True)}
+            return Diagnosis(
+                "wrong-shape", "all", evidence, "Return one for each input, None where there is none"
+            )
+        return {
+            n: None if g is None else np.array(to_numpy(g)) for n, g in zip(names, gradients, strict=True)
+        }
 
     def _stale(self, first, cache):
         """Does a second backward with the same cache repeat the first?"""
@@ -216,15 +236,23 @@ class Problem:
             evidence = f"a second backward with the same cache raises {type(error).__name__}: {error}"
             return [Diagnosis("stale-cache", "all", evidence, hint)]
         if isinstance(second, Diagnosis):
-            return [Diagnosis("stale-cache", "all", "a second backward returns fewer or more gradients", hint)]
+            return [
+                Diagnosis("stale-cache", "all", "a second backward returns fewer or more gradients", hint)
+            ]
         evidence = "a second backward with the same cache gives another gradient"
-        return [Diagnosis("stale-cache", "d" + name, evidence, hint) for name in first if not close(first[name], second[name])]
+        return [
+            Diagnosis("stale-cache", "d" + name, evidence, hint)
+            for name in first
+            if not close(first[name], second[name])
+        ]
 
     def _noisy(self):
         """Two forwards on the same inputs: more apart than the order of a sum could explain?"""
         start = time.process_time()
         again, _ = self.value(self.copies())
-        self.cost = min(self.cost, time.process_time() - start)  # the first call may have had something to import
+        self.cost = min(
+            self.cost, time.process_time() - start
+        )  # the first call may have had something to import
         return not close(to_numpy(self.y), to_numpy(again))
 
     def _wellformed(self, check, gradients, diagnoses):
@@ -274,7 +302,11 @@ class Problem:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # numbers that lose their imaginary part on the way
                 y = self.forward(*moved)[0]
-            return float((y.imag * self.dy).sum()) / h if np.iscomplexobj(y) and y.shape == self.y.shape else None
+            return (
+                float((y.imag * self.dy).sum()) / h
+                if np.iscomplexobj(y) and y.shape == self.y.shape
+                else None
+            )
         except Exception:  # a learner's function may raise anything
             return None
 
@@ -310,7 +342,11 @@ def _exchanged(cache, array, change):
     """The cache with change(array) wherever it holds a copy of `array`, and whether it did."""
     if isinstance(cache, (tuple, list)):
         parts = [_exchanged(part, array, change) for part in cache]
-        whole = type(cache)(p for p, _ in parts) if not hasattr(cache, "_fields") else type(cache)(*(p for p, _ in parts))
+        whole = (
+            type(cache)(p for p, _ in parts)
+            if not hasattr(cache, "_fields")
+            else type(cache)(*(p for p, _ in parts))
+        )
         return whole, any(found for _, found in parts)
     if isinstance(cache, dict):
         parts = {key: _exchanged(part, array, change) for key, part in cache.items()}

@@ -41,7 +41,11 @@ def _ratio_columns(f):
         return None
     axes = _follows(q, f.out_coords, f.y.ndim)
     if axes is None:
-        axes = tuple(range(f.y.ndim)) if f.linear and set(np.unique(np.round(q[~np.isnan(q)], 6))) <= {0.0, 1.0} else None
+        axes = (
+            tuple(range(f.y.ndim))
+            if f.linear and set(np.unique(np.round(q[~np.isnan(q)], 6))) <= {0.0, 1.0}
+            else None
+        )
     return None if axes is None else _told_ratio(f, q, f.out_coords, axes, f.out_axes, rows=False)
 
 
@@ -92,19 +96,33 @@ def _told_ratio(f, r, coords, axes, names, rows):
     of = f"d{f.name}" if rows else "dy's share"
     if not axes:
         factor = float(np.median(r))
-        return "scaled", f"every element of {of} is {told_factor(f, factor)} times what it should be", factor_hint(factor)
+        return (
+            "scaled",
+            f"every element of {of} is {told_factor(f, factor)} times what it should be",
+            factor_hint(factor),
+        )
     if np.any(ones) and not rows:
         border = edge_words(coords, ~ones, f.y.shape, names)
         if border:
-            return "border", f"the shares of {border} of dy are off by a factor, the others exact", BORDER_HINT
+            return (
+                "border",
+                f"the shares of {border} of dy are off by a factor, the others exact",
+                BORDER_HINT,
+            )
     if np.any(ones) and rows:
         border = edge_words(coords, ~ones, f.x.shape, names)
         if border:
             return "border", f"{border} are off by a factor, the interior is exact", BORDER_HINT
     named = _named_factor(f, r, coords, axes, names)
     values = ", ".join(f"{v:.4g}" for v in list(dict.fromkeys(np.round(r, 9)))[:4])
-    evidence = f"{of} is off by a factor that follows {followed} ({values}, ...)" + (f": it is {named}" if named else "")
-    return "scaled", evidence, f"A factor of forward is missing here{': ' + named if named else ''}, or is there twice"
+    evidence = f"{of} is off by a factor that follows {followed} ({values}, ...)" + (
+        f": it is {named}" if named else ""
+    )
+    return (
+        "scaled",
+        evidence,
+        f"A factor of forward is missing here{': ' + named if named else ''}, or is there twice",
+    )
 
 
 def _named_factor(f, r, coords, axes, names):
@@ -139,16 +157,32 @@ def _lost(f, coords, kept, axes, names, rows):
     if names[0] == "N" and 0 in axes and size[0] < all_of[0]:
         there = ", ".join(str(n) for n in np.unique(coords[kept][:, 0]))
         per_sample = [k for k in axes if k != 0]
-        alone = not rows and per_sample and all(size[k] == 1 for k in range(1, len(size)) if names[k] in ("H", "W"))
+        alone = (
+            not rows
+            and per_sample
+            and all(size[k] == 1 for k in range(1, len(size)) if names[k] in ("H", "W"))
+        )
         last = all(np.max(coords[kept][:, k]) == shape[k] - 1 for k in axes)
         if alone and last:
             return "overwritten", "only the last pixel of the last sample counts", _OVERWRITE_HINT
         if alone:
-            return "missing-sum", "only one pixel of one sample counts", "Sum over N, H and W: every pixel adds its share"
+            return (
+                "missing-sum",
+                "only one pixel of one sample counts",
+                "Sum over N, H and W: every pixel adds its share",
+            )
         if not rows:
             hint = "Add up over the batch: += in a loop over N, or N among the axes of the sum"
-            return "partial-batch", f"only sample {there} of {shape[0]} counts; with dy zero elsewhere it would be right", hint
-        return "partial-batch", f"only sample {there} of {shape[0]} has a gradient", "Does the loop run over the whole batch?"
+            return (
+                "partial-batch",
+                f"only sample {there} of {shape[0]} counts; with dy zero elsewhere it would be right",
+                hint,
+            )
+        return (
+            "partial-batch",
+            f"only sample {there} of {shape[0]} has a gradient",
+            "Does the loop run over the whole batch?",
+        )
     space = [k for k in range(len(shape)) if names[k] in ("H", "W", "KH", "KW")]
     if not rows:
         found = _thinned(f, coords, kept, shape, space)
@@ -186,9 +220,17 @@ def _thinned(f, coords, kept, shape, space):
     sides = [shape[k] for k in space]
     if len(pixels) == 1:
         if all(p == s - 1 for p, s in zip(pixels[0], sides, strict=True)):
-            return "overwritten", "only the last pixel counts: each one took the place of the one before", _OVERWRITE_HINT
+            return (
+                "overwritten",
+                "only the last pixel counts: each one took the place of the one before",
+                _OVERWRITE_HINT,
+            )
         place = ", ".join(map(str, pixels[0]))
-        return "missing-sum", f"only the pixel ({place}) counts", "Sum over the pixels too: every one adds its share"
+        return (
+            "missing-sum",
+            f"only the pixel ({place}) counts",
+            "Sum over the pixels too: every one adds its share",
+        )
     values = [np.unique(pixels[:, k]) for k in range(len(space))]
     if len(pixels) != np.prod([len(v) for v in values]):
         return None
@@ -198,7 +240,11 @@ def _thinned(f, coords, kept, shape, space):
         what = f"pixel of each {down}x{across} square of dy counts"
         if values[0][0] == down - 1 and values[1][0] == across - 1:
             return "overwritten", f"only the last {what}", _OVERWRITE_HINT
-        return "missing-sum", f"only one {what}", "All of a square's pixels are copies of one: sum over the square"
+        return (
+            "missing-sum",
+            f"only one {what}",
+            "All of a square's pixels are copies of one: sum over the square",
+        )
     single = [k for k in range(len(space)) if len(values[k]) == 1]
     if single and len(values[single[0]]) < sides[single[0]]:
         axis, at = f.out_axes[space[single[0]]], int(values[single[0]][0])
@@ -231,7 +277,9 @@ def edge_words(coords, wrong, shape, names):
     for k in space:
         if np.any(wrong & (coords[:, k] < width)) and np.all(coords[wrong][:, k] < width):
             sides.append(f"the first of {names[k]}")
-        if np.any(wrong & (coords[:, k] >= shape[k] - width)) and np.all(coords[wrong][:, k] >= shape[k] - width):
+        if np.any(wrong & (coords[:, k] >= shape[k] - width)) and np.all(
+            coords[wrong][:, k] >= shape[k] - width
+        ):
             sides.append(f"the last of {names[k]}")
     where = f" ({' and '.join(sides)})" if sides else ""
     return f"the outermost {width} pixel{'s' * (width > 1)}{where}"
@@ -257,7 +305,10 @@ def one_sample(f):
         return "partial-batch", evidence, "Index the batch axis with the loop's own variable"
     if f.loss or f.own is None or f.out_axes[0] != "N":
         return None
-    used = [np.unique(f.out_coords[np.any(np.abs(m) > f.tol * np.max(np.abs(m)), axis=0), 0]) for m in (f.jac, f.own)]
+    used = [
+        np.unique(f.out_coords[np.any(np.abs(m) > f.tol * np.max(np.abs(m)), axis=0), 0])
+        for m in (f.jac, f.own)
+    ]
     if len(used[1]) == 1 < len(used[0]):
         evidence = f"only the dy of sample {used[1][0]} is used, for all samples"
         return "partial-batch", evidence, "Index the batch axis with the loop's own variable"
@@ -292,7 +343,9 @@ def overwritten(f):
     whole = [c for c in classes if np.any(lost[c])]
     if all(not np.any(kept[c]) for c in whole):
         words = "; ".join(
-            dict.fromkeys(classes_words for classes_words in [_class_words(f, coords, columns, c) for c in whole[:2]])
+            dict.fromkeys(
+                classes_words for classes_words in [_class_words(f, coords, columns, c) for c in whole[:2]]
+            )
         )
         kind = "missing-term" if f.loss else "missing-sum"
         return (
@@ -382,21 +435,39 @@ def mask(f):
         return "wrong-mask", evidence, hint
     elsewhere = None if f.curved else f.again(f.replaced(f.name, lambda x: x[::-1] * 3))
     if elsewhere is not None and f.same(elsewhere, f.analytic):
-        return "wrong-mask", f"forward bends in {f.name}, but backward is the same wherever {f.name} is: no mask is in it", hint
+        return (
+            "wrong-mask",
+            f"forward bends in {f.name}, but backward is the same wherever {f.name} is: no mask is in it",
+            hint,
+        )
     ones = np.unique(np.round(f.jac[np.abs(f.jac) > f.tol * top] / top, 5))
     if len(ones) == 1:  # forward picks: each output is one of the inputs
         went = np.count_nonzero(off)
         many = np.count_nonzero(np.count_nonzero(np.abs(f.own) > f.tol * top, axis=0) > 1)
         how = f"in {many} of them to more than one" if many else "to another one"
-        return "wrong-mask", f"forward picks one element for each output; dy goes wrong at {went} outputs, {how}", hint
+        return (
+            "wrong-mask",
+            f"forward picks one element for each output; dy goes wrong at {went} outputs, {how}",
+            hint,
+        )
     q = _proportion(f.own.T, f.jac.T, f.tol)
     if q is not None and f.x.shape == f.y.shape:
         side = f.x.ravel() > 0
         for s, word in ((side, "positive"), (~side, "negative")):
             here = q[s & ~np.isnan(q)]
             rest = q[~s & ~np.isnan(q)]
-            if len(here) and len(rest) and np.ptp(here) < 1e-5 and np.allclose(rest, 1, atol=1e-5) and abs(here[0] - 1) > 1e-5:
-                return "wrong-mask", f"where x is {word}, the slope is {here[0]:.4g} times what it should be", hint
+            if (
+                len(here)
+                and len(rest)
+                and np.ptp(here) < 1e-5
+                and np.allclose(rest, 1, atol=1e-5)
+                and abs(here[0] - 1) > 1e-5
+            ):
+                return (
+                    "wrong-mask",
+                    f"where x is {word}, the slope is {here[0]:.4g} times what it should be",
+                    hint,
+                )
     return None
 
 
@@ -411,7 +482,9 @@ def border(f):
         return "border", f"the error is in {edge}, the interior is exact", BORDER_HINT
     if not f.loss and f.own is not None:
         top = np.max(np.abs(f.jac))
-        edge = edge_words(f.out_coords, np.max(np.abs(f.own - f.jac), axis=0) > 2 * f.tol * top, f.y.shape, f.out_axes)
+        edge = edge_words(
+            f.out_coords, np.max(np.abs(f.own - f.jac), axis=0) > 2 * f.tol * top, f.y.shape, f.out_axes
+        )
         if edge:
             return "border", f"what comes back from {edge} of dy is wrong, all else is exact", BORDER_HINT
     return None

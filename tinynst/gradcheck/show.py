@@ -12,7 +12,7 @@ import textwrap
 
 import numpy as np
 
-from ..files import written_whole
+from ..data.files import written_whole
 
 WIDTH = 100
 SHADES = "·░▒▓█"  # none, and four steps up to the largest
@@ -31,7 +31,9 @@ def line(label, report, name):
 
 def report_lines(report):
     """The whole report. Of the gradients that failed the one that was diagnosed first gets the picture: one at a time."""
-    lines = [f"{report.title}: {verdict(report.passed)}   (seed {report.seed}, tolerance {report.tolerance:g})"]
+    lines = [
+        f"{report.title}: {verdict(report.passed)}   (seed {report.seed}, tolerance {report.tolerance:g})"
+    ]
     named = {f"d{result.name}" for result in report.inputs}
     for d in report.diagnoses:
         if d.gradient not in named:
@@ -154,7 +156,9 @@ def _telling(gap):
 def _largest(gap, keep):
     """The largest over all other axes; nan only where all are."""
     others = tuple(k for k in range(gap.ndim) if k not in keep)
-    filled = np.where(np.isnan(gap), -1.0, gap).max(axis=others) if others else np.where(np.isnan(gap), -1.0, gap)
+    filled = (
+        np.where(np.isnan(gap), -1.0, gap).max(axis=others) if others else np.where(np.isnan(gap), -1.0, gap)
+    )
     return np.where(filled < 0, np.nan, filled)
 
 
@@ -183,7 +187,9 @@ def figure(report):
         picture.text(0.02, 0.5, "\n".join(report_lines(report)), family="monospace", fontsize=8, va="center")
         return picture
     first = report.diagnoses[0].gradient if report.diagnoses else None
-    result = next((r for r in drawn if f"d{r.name}" == first), None) or max(drawn, key=lambda r: (r.passed is False, r.error))
+    result = next((r for r in drawn if f"d{r.name}" == first), None) or max(
+        drawn, key=lambda r: (r.passed is False, r.error)
+    )
     places, values, curve = picture.subplots(1, 3)
     _draw_places(places, result)
     _draw_values(values, result)
@@ -195,7 +201,9 @@ def figure(report):
 def _headline(report, result):
     d = next((d for d in report.diagnoses if d.gradient == f"d{result.name}"), None)
     said = f"{d.cause} ({d.gradient}): {d.evidence}" if d else f"d{result.name}: {verdict(result.passed)}"
-    return "\n".join([f"{report.title}: {verdict(report.passed)}   (seed {report.seed})", *textwrap.wrap(said, 120)])
+    return "\n".join(
+        [f"{report.title}: {verdict(report.passed)}   (seed {report.seed})", *textwrap.wrap(said, 120)]
+    )
 
 
 def _draw_places(axes, result):

@@ -12,7 +12,11 @@ def norm_terms(f):
         return None
     shape, last = f.x.shape, f.x.ndim - 1
     right, wrong = f.n.reshape(shape), f.analytic
-    groupings = {(last,): "over N, H and W" if last == 3 else "over N", (0, last): "of each image", (0,): "of each sample"}
+    groupings = {
+        (last,): "over N, H and W" if last == 3 else "over N",
+        (0, last): "of each image",
+        (0,): "of each sample",
+    }
     for keep, words in groupings.items():
         for masked in (False, True):
             dy = f.dy * (f.y > 0) if masked else f.dy
@@ -21,15 +25,28 @@ def norm_terms(f):
                 continue
             a_fit = _fit(f, wrong, dy, keep)
             if a_fit is None and masked and _fit(f, wrong, f.dy, keep) is not None:
-                return "wrong-mask", "ReLU's mask is not on dy: the norm's gradient is right without it", "dy * (y > 0) first"
+                return (
+                    "wrong-mask",
+                    "ReLU's mask is not on dy: the norm's gradient is right without it",
+                    "dy * (y > 0) first",
+                )
             if a_fit is None:
-                for fewer, over in {(0, last): "over each image alone", tuple(range(1, last + 1)): "over N alone"}.items():
+                for fewer, over in {
+                    (0, last): "over each image alone",
+                    tuple(range(1, last + 1)): "over N alone",
+                }.items():
                     if keep == (last,) and _fit(f, wrong, dy, fewer) is not None:
                         evidence = f"its means run {over}; here they should run over N, H and W"
                         return "missing-sum", evidence, "Batch norm: one mean a channel, over N, H and W"
                 if _fit(f, wrong, dy, keep, unsummed=True) is not None:
-                    evidence = "dy * x^ goes back as it is at each pixel, where its mean over all pixels belongs"
-                    return "missing-sum", evidence, "The variance is one number: its gradient is a sum over the pixels"
+                    evidence = (
+                        "dy * x^ goes back as it is at each pixel, where its mean over all pixels belongs"
+                    )
+                    return (
+                        "missing-sum",
+                        evidence,
+                        "The variance is one number: its gradient is a sum over the pixels",
+                    )
                 return None
             return _terms(f, a_fit, n_fit, words)
     return None
@@ -71,13 +88,17 @@ def _terms(f, a, n, words):
     gone = [k for k in off if ratios[k] is not None and abs(ratios[k]) < 1e-6]
     if gone == off:
         which = " and ".join(f"the {_TERMS[k]} term" for k in gone)
-        evidence = f"the error is {which} {words}, exactly: {'it is' if len(gone) == 1 else 'they are'} missing"
+        evidence = (
+            f"the error is {which} {words}, exactly: {'it is' if len(gone) == 1 else 'they are'} missing"
+        )
         hint = "mean and std depend on every pixel, so dy goes back through them too: " + formula
         return "missing-term", evidence, hint
     k = off[-1] if 0 not in off else 0
     how = "varies" if ratios[k] is None else f"is {told_factor(f, ratios[k])} times what it should be"
     which = " and the ".join(_TERMS[k] for k in off)
-    evidence = f"of its terms the {which} term is off: {'it' if len(off) == 1 else f'the {_TERMS[k]} term'} {how}"
+    evidence = (
+        f"of its terms the {which} term is off: {'it' if len(off) == 1 else f'the {_TERMS[k]} term'} {how}"
+    )
     return "missing-term", evidence, f"A sign, or a sum where a mean belongs, inside {formula}"
 
 
@@ -102,7 +123,9 @@ def elementwise(f):
     off = [f"the {words[k]} term is {told_factor(f, wrong[k] / right[k])} times as large" for k in both]
     if not (gone or extra or off):
         return None
-    parts = [f"the {g} term is missing" for g in gone] + [f"there is a {e} term too many" for e in extra] + off
+    parts = (
+        [f"the {g} term is missing" for g in gone] + [f"there is a {e} term too many" for e in extra] + off
+    )
     return (
         "missing-term",
         "as a function of y the derivative lacks its form: " + "; ".join(parts),
@@ -130,7 +153,11 @@ def _other_function(f, j, b):
     evidence += f" {b[k]:.4g}, by differences it is {j[k]:.4g}"
     if _parabola(f.x.ravel(), b) is not None and _parabola(f.y.ravel(), j) is not None:
         evidence += f"; it is a square of {f.name} where a square of y belongs"
-        return "missing-term", evidence, "1 - tanh(x)^2 is written in what forward gives, y = tanh(x), not in x"
+        return (
+            "missing-term",
+            evidence,
+            "1 - tanh(x)^2 is written in what forward gives, y = tanh(x), not in x",
+        )
     return (
         "missing-term",
         evidence,
@@ -146,7 +173,11 @@ def other_terms(f):
     if f.own is not None and not f.same(f.own, 0 * f.own + f.jac):
         rest, past = f.jac - f.own, "the way past the layers, y = layers(x) + x"
         if not _selects(f.jac, f.tol * np.max(np.abs(f.jac))):
-            for times, words in {1: "missing is", -1: "there once too often is", 2: "subtracted, not added, is"}.items():
+            for times, words in {
+                1: "missing is",
+                -1: "there once too often is",
+                2: "subtracted, not added, is",
+            }.items():
                 if _selects(rest / times, f.tol * np.max(np.abs(f.jac))):
                     return "missing-term", f"what is {words} dy itself: {past}", both
             if all(_selects(np.maximum(s * rest, 0), f.tol * np.max(np.abs(f.jac))) for s in (1, -1)):
@@ -156,8 +187,14 @@ def other_terms(f):
                     "Crop and pad on the same sides",
                 )
         if _selects(f.own, f.tol * np.max(np.abs(f.jac))) and f.x.ndim > 1 and not f.loss:
-            if np.max(np.abs(rest)) > 1e-3 * np.max(np.abs(f.jac)) and not _selects(f.jac, f.tol * np.max(np.abs(f.jac))):
-                return "missing-term", "only dy itself comes back: the way through the layers is missing", both
+            if np.max(np.abs(rest)) > 1e-3 * np.max(np.abs(f.jac)) and not _selects(
+                f.jac, f.tol * np.max(np.abs(f.jac))
+            ):
+                return (
+                    "missing-term",
+                    "only dy itself comes back: the way through the layers is missing",
+                    both,
+                )
     shape = f.y.shape
     if len(shape) >= 2 and shape[-1] == shape[-2] and f.fits:
         other = f.again(dy=f.dy.swapaxes(-1, -2))
@@ -199,11 +236,16 @@ def _loss_terms(f):
         evidence = "the error does not change with the input: a constant, such as the target, is missing or there twice"
         return "missing-term", evidence, f"d/d{f.name} of (y - t)^2 is 2 * (y - t): both are in it"
     twice = f.again([None if x is None else 2 * x for x in f.problem.inputs])
-    value = [float(f.problem.value([None if x is None else s * x for x in f.problem.inputs])[0].sum()) for s in (1, 2)]
+    value = [
+        float(f.problem.value([None if x is None else s * x for x in f.problem.inputs])[0].sum())
+        for s in (1, 2)
+    ]
     if twice is not None and np.any(f.analytic):
         degree = np.log2(abs((twice * f.analytic).sum() / (f.analytic**2).sum()))
         pure = f.same(twice, 2**degree * f.analytic) and abs(degree - round(degree)) < 1e-6
         if pure and abs(value[1] - 2 ** (degree + 1) * value[0]) > 1e-6 * abs(value[1]):
-            evidence = f"it grows with the power {round(degree)} of the input, as no gradient of this loss does"
+            evidence = (
+                f"it grows with the power {round(degree)} of the input, as no gradient of this loss does"
+            )
             return "missing-term", evidence, "A term is missing that does not grow so: is the target in it?"
     return None

@@ -17,7 +17,9 @@ def ties(problem, k):
     """A Diagnosis of what backward does at a tie in input k, or None."""
     x = to_numpy(problem.inputs[k])
     rng = np.random.default_rng(7)
-    return _at_zero(problem, k, x, rng) or (_equal(problem, k, x) if x.ndim == 4 and min(x.shape[1:3]) > 1 else None)
+    return _at_zero(problem, k, x, rng) or (
+        _equal(problem, k, x) if x.ndim == 4 and min(x.shape[1:3]) > 1 else None
+    )
 
 
 def _at_zero(problem, k, x, rng):
@@ -45,7 +47,9 @@ def _at_zero(problem, k, x, rng):
         return None
     name = problem.names[k]
     evidence = f"at {name} = 0 exactly backward lets dy through ({len(steep)} of {len(places)} places tried)"
-    return Diagnosis("wrong-mask", "d" + name, evidence, f"{name} > 0, not {name} >= 0: where a ReLU stops x it stops dy")
+    return Diagnosis(
+        "wrong-mask", "d" + name, evidence, f"{name} > 0, not {name} >= 0: where a ReLU stops x it stops dy"
+    )
 
 
 def _equal(problem, k, x):

@@ -28,7 +28,9 @@ UPSAMPLINGS = ("transpose", "nearest")
 PADDINGS = ("outer", "each")
 FACTORS = (2, 4, 8)
 SUPERRES_NORMS = ("batch", "none")
-SPAN = 150.0  # what tanh is scaled by (see ops/activations.py), and the super-resolution net's input divided by
+SPAN = (
+    150.0  # what tanh is scaled by (see ops/activations.py), and the super-resolution net's input divided by
+)
 
 
 class TransformNet:
@@ -65,7 +67,9 @@ class TransformNet:
         for name, share in shares.items():
             row = self.styles.index(name) if name in self.styles else name
             if not isinstance(row, int | np.integer) or not 0 <= row < len(mix):
-                raise ValueError(f"the net has no style {name!r}; choose from {', '.join(self.styles) or 'none: it has one'}")
+                raise ValueError(
+                    f"the net has no style {name!r}; choose from {', '.join(self.styles) or 'none: it has one'}"
+                )
             if not 0 <= share < float("inf"):
                 raise ValueError(f"the share of {name} is {share}; it should be at least 0")
             mix[row] += share
@@ -117,7 +121,17 @@ class TransformNet:
         copy_arrays(arrays, {**self.parameters(), **self.buffers()})
 
 
-def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding="outer", *, seed=0, xp=np, dtype=np.float32):
+def style_net(
+    norm="instance",
+    upsample="transpose",
+    width=32,
+    styles=1,
+    padding="outer",
+    *,
+    seed=0,
+    xp=np,
+    dtype=np.float32,
+):
     """Table 1: reflection padding 40; convs 9x9xW, 3x3x2W stride 2, 3x3x4W stride 2; five residual blocks of 4W, each two
     unpadded 3x3 convs; two convs 3x3 of stride 1/2 back to W; conv 9x9x3 and 150*tanh. Norm and ReLU after every conv but
     the last and the residual blocks' second (norm only). W = `width` (the paper's 32; the official instance-norm nets: 16).
@@ -127,7 +141,11 @@ def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding
     padding "each": reflection at each convolution in place of 40 pixels before the first: there four tenths fewer pixels at 256
     Raises ValueError for a wrong option.
     """
-    choices = {"norm": (norm, NORMS), "upsample": (upsample, STYLE_UPSAMPLINGS), "padding": (padding, PADDINGS)}
+    choices = {
+        "norm": (norm, NORMS),
+        "upsample": (upsample, STYLE_UPSAMPLINGS),
+        "padding": (padding, PADDINGS),
+    }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose from {', '.join(allowed)}")
@@ -148,7 +166,11 @@ def style_net(norm="instance", upsample="transpose", width=32, styles=1, padding
     drawn = {"rng": rng, **kind}
 
     def normed(channels, relu=True):
-        return ConditionalInstanceNorm(len(names), channels, relu, **kind) if names else NORMS[norm](channels, relu, **kind)
+        return (
+            ConditionalInstanceNorm(len(names), channels, relu, **kind)
+            if names
+            else NORMS[norm](channels, relu, **kind)
+        )
 
     def conv(name, c, o, kernel, stride=1, bias=False):
         pad = kernel // 2
@@ -234,7 +256,11 @@ def super_resolution_net(
     upsample "nearest": enlarge, then a 3x3 conv, in place of each transposed convolution
     residual: the result is added to the bicubic enlargement, from which the net then starts (within a grey level or so)
     """
-    choices = {"factor": (factor, FACTORS), "norm": (norm, SUPERRES_NORMS), "upsample": (upsample, UPSAMPLINGS)}
+    choices = {
+        "factor": (factor, FACTORS),
+        "norm": (norm, SUPERRES_NORMS),
+        "upsample": (upsample, UPSAMPLINGS),
+    }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, allowed))}")
@@ -257,7 +283,11 @@ def super_resolution_net(
     def up(name):
         if upsample == "transpose":
             return {name: ConvTranspose(w, w, **conv), **normed(f"{name}_norm")}
-        return {f"{name}_nearest": Upsample(2), name: Conv(w, w, 3, pad=1, bias=bias, **conv), **normed(f"{name}_norm")}
+        return {
+            f"{name}_nearest": Upsample(2),
+            name: Conv(w, w, 3, pad=1, bias=bias, **conv),
+            **normed(f"{name}_norm"),
+        }
 
     layers = {"conv1": Conv(3, w, 9, pad=4, bias=bias, **conv), **normed("conv1_norm")}
     layers |= {f"residual{k}": residual_block() for k in range(1, 5)}

@@ -7,9 +7,10 @@ block, after its ReLU.
 
 import numpy as np
 
-from .. import ops, parallel
+from .. import ops
+from ..data.weights import read_vgg16
 from ..ops import arguments
-from ..weights import read_vgg16
+from ..ops.fast import parallel
 
 # The one place that knows VGG's input: it was trained on BGR images, 0..255, less the mean colour of ImageNet. `VGG16` takes
 # RGB, so it turns its first kernel round instead of every image.
@@ -30,7 +31,9 @@ class VGG16:
             if name == "conv1_1":
                 w = w[:, :, ::-1]
             self.weights[name] = xp.asarray(np.ascontiguousarray(w)), xp.asarray(b)
-        self._memo = {name: {} for name in weights}  # the kernels never change: their Winograd transforms are kept
+        self._memo = {
+            name: {} for name in weights
+        }  # the kernels never change: their Winograd transforms are kept
         self._caches = []
 
     @classmethod
@@ -50,7 +53,9 @@ class VGG16:
         layers = (layers,) if isinstance(layers, str) else layers
         unknown = [name for name in layers if name not in LAYERS]
         if unknown or not layers:
-            raise ValueError(f"unknown VGG-16 layer {unknown[0] if unknown else 'none'!r}; choose from {', '.join(LAYERS)}")
+            raise ValueError(
+                f"unknown VGG-16 layer {unknown[0] if unknown else 'none'!r}; choose from {', '.join(LAYERS)}"
+            )
         last = max(LAYERS.index(name) for name in layers)
         x = images - xp.asarray(np.array(MEAN_RGB, images.dtype))
         features, caches = {}, []
@@ -81,7 +86,9 @@ class VGG16:
         reached = [name for name, _ in self._caches if name]
         for name in gradients:
             if name not in reached:
-                raise ValueError(f"no gradient can be put in at {name!r}: the last forward pass reached {reached or 'nothing'}")
+                raise ValueError(
+                    f"no gradient can be put in at {name!r}: the last forward pass reached {reached or 'nothing'}"
+                )
         dx = None
         for name, cache in reversed(self._caches):
             if name is None:

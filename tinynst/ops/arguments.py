@@ -24,19 +24,26 @@ def floating(**arrays):
     first = next(iter(given))
     for name, array in given.items():
         if array.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} has dtype {array.dtype}; it should be float32 or float64: use {name}.astype('float32')")
+            raise TypeError(
+                f"{name} has dtype {array.dtype}; it should be float32 or float64: use {name}.astype('float32')"
+            )
         if array.dtype != given[first].dtype:
-            raise TypeError(f"{name} has dtype {array.dtype} but {first} has {given[first].dtype}; they should be the same")
+            raise TypeError(
+                f"{name} has dtype {array.dtype} but {first} has {given[first].dtype}; they should be the same"
+            )
     return xp
 
 
 def shape(name, array, *wanted):
     """Raise ValueError unless `array.shape` is `wanted`; a string in `wanted` names an axis of any size >= 1."""
     fits = len(array.shape) == len(wanted) and all(
-        size == want or (isinstance(want, str) and size >= 1) for size, want in zip(array.shape, wanted, strict=True)
+        size == want or (isinstance(want, str) and size >= 1)
+        for size, want in zip(array.shape, wanted, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name} has shape {tuple(array.shape)}; it should be ({', '.join(map(str, wanted))})")
+        raise ValueError(
+            f"{name} has shape {tuple(array.shape)}; it should be ({', '.join(map(str, wanted))})"
+        )
 
 
 def whole(name, value, least):

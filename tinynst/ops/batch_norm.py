@@ -8,7 +8,8 @@ alone. Ioffe and Szegedy, arXiv:1502.03167.
 
 import numpy as np
 
-from . import arguments, statistics
+from . import arguments
+from .fast import statistics
 
 
 def batch_norm(x, gamma, beta, running_mean, running_var, training=True, momentum=0.1, eps=1e-5, relu=False):
@@ -21,8 +22,15 @@ def batch_norm(x, gamma, beta, running_mean, running_var, training=True, momentu
     xp = arguments.floating(x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
     arguments.shape("x", x, "N", "H", "W", "C")
     if not eps >= 0:
-        raise ValueError(f"eps is {eps}; it should be at least 0, and above it where a channel may be constant")
-    for name, array in {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}.items():
+        raise ValueError(
+            f"eps is {eps}; it should be at least 0, and above it where a channel may be constant"
+        )
+    for name, array in {
+        "gamma": gamma,
+        "beta": beta,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }.items():
         arguments.shape(name, array, x.shape[3])
     if training:
         image_mean, image_var = statistics.moments(x)

@@ -15,11 +15,11 @@ Backward: the input's gradient is the transposed convolution of dy (conv_transpo
 
 import numpy as np
 
-from .. import parallel
-from . import arguments, winograd
+from . import arguments
 from .activations import rectify
-from .statistics import pixel_sum
-from .windows import extended, patches, planar_patches
+from .fast import parallel, winograd
+from .fast.statistics import pixel_sum
+from .fast.windows import extended, patches, planar_patches
 
 
 def conv2d(x, w, b=None, stride=1, pad=0, relu=False, memo=None):
@@ -110,7 +110,9 @@ def _plain(x, w, stride, top, left, finish, mask, out):
     def job(block):
         image, row = block
         rows = row.stop - row.start
-        window = _window(xp, x[image], w.shape, row, columns, stride, top, left, None if mask is None else mask[image])
+        window = _window(
+            xp, x[image], w.shape, row, columns, stride, top, left, None if mask is None else mask[image]
+        )
         place = out[image, row]
         y = place if place.flags.c_contiguous else parallel.scratch(xp, "y", place.shape, x.dtype)
         parallel.product(xp, cut(xp, window, (kh, kw), rows, columns, stride), weights, y.reshape(-1, o))
@@ -118,7 +120,9 @@ def _plain(x, w, stride, top, left, finish, mask, out):
         if y is not place:
             place[...] = y
 
-    parallel.run(job, parallel.blocks(xp, out.shape[0], out.shape[1], columns * (kh * kw * c + o) * x.itemsize))
+    parallel.run(
+        job, parallel.blocks(xp, out.shape[0], out.shape[1], columns * (kh * kw * c + o) * x.itemsize)
+    )
 
 
 def _window(xp, x, kernel, row, columns, stride, top, left, mask=None):
@@ -148,11 +152,15 @@ def _few_outputs(x, w, top, left, finish, mask, out):
     """
     xp = arguments.floating(x=x)
     kh, kw, c, o = w.shape
-    across = 1 if 2 * kh * kw * o < 3 * c else kw  # a patch is 1 x across; KH*KW*O numbers to add, or KW*C to copy
+    across = (
+        1 if 2 * kh * kw * o < 3 * c else kw
+    )  # a patch is 1 x across; KH*KW*O numbers to add, or KW*C to copy
     shifts = kw // across
     rows_out, columns = out.shape[1:3]
     wide = columns + kw - across
-    weights = w.reshape(kh, shifts, across, c, o).transpose(2, 3, 0, 1, 4).reshape(across * c, kh * shifts * o)
+    weights = (
+        w.reshape(kh, shifts, across, c, o).transpose(2, 3, 0, 1, 4).reshape(across * c, kh * shifts * o)
+    )
     weights = parallel.panels(xp, weights)
 
     row_bytes = wide * (across * c + kh * shifts * o) * x.itemsize
@@ -164,7 +172,9 @@ def _few_outputs(x, w, top, left, finish, mask, out):
         p = parallel.scratch(xp, "product", (kh, shifts, o, n, count + kh - 1, wide), x.dtype)
         for _, part in parallel.blocks(xp, 1, count + kh - 1, n * row_bytes):
             rows = slice(row.start + part.start, row.start + part.stop)
-            window = _window(xp, x[image], (1, across), rows, wide, 1, top, left, None if mask is None else mask[image])
+            window = _window(
+                xp, x[image], (1, across), rows, wide, 1, top, left, None if mask is None else mask[image]
+            )
             patch = patches(xp, window, (1, across), part.stop - part.start, wide)
             q = parallel.scratch(xp, "part", (kh * shifts * o, patch.shape[0]), x.dtype)
             parallel.product(xp, patch, weights, q.T)
@@ -177,7 +187,9 @@ def _few_outputs(x, w, top, left, finish, mask, out):
         out[image, row] = y.transpose(1, 2, 3, 0)
 
     # The KH - 1 rows around a block are computed for its neighbours again: large blocks, cut once more inside
-    work = parallel.blocks(xp, out.shape[0], rows_out, row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes))
+    work = parallel.blocks(
+        xp, out.shape[0], rows_out, row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes)
+    )
     parallel.run(job, work)
 
 
@@ -203,7 +215,11 @@ def kernel_gradient(x, dy, kernel, stride, top, left):
 
     work = parallel.blocks(xp, n, rows, columns * (kh * kw * c + o) * x.itemsize)
     dw = sum(parallel.run(job, parallel.groups(xp, work)))
-    return xp.ascontiguousarray(dw.reshape(c, kh, kw, o).transpose(1, 2, 0, 3)) if few_inputs else dw.reshape(kh, kw, c, o)
+    return (
+        xp.ascontiguousarray(dw.reshape(c, kh, kw, o).transpose(1, 2, 0, 3))
+        if few_inputs
+        else dw.reshape(kh, kw, c, o)
+    )
 
 
 def _few_outputs_kernel_gradient(x, dy, kernel, top, left):

@@ -72,7 +72,18 @@ def transposed(x, w, size, stride, top, left, b=None, mask=None, memo=None):
                 out[...] = 0 if b is None else b
                 continue
             above, before = taps.shape[0] - 1 - (r + top) // stride, taps.shape[1] - 1 - (s + left) // stride
-            correlate(x, taps, out.shape[1:3], 1, above, before, b, mask=mask, memo=None if memo is None else part, out=out)
+            correlate(
+                x,
+                taps,
+                out.shape[1:3],
+                1,
+                above,
+                before,
+                b,
+                mask=mask,
+                memo=None if memo is None else part,
+                out=out,
+            )
     return y
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .. import parallel
 from ..device import array_module
 from . import arguments
+from .fast import parallel
 
 
 def gram_matrix(f):
@@ -60,5 +60,7 @@ def gram_matrix_naive(f):
     for k in range(n):
         for a in range(c):
             for b in range(c):
-                gram[k, a, b] = sum(f[k, i, j, a] * f[k, i, j, b] for i in range(h) for j in range(w)) / (c * h * w)
+                gram[k, a, b] = sum(f[k, i, j, a] * f[k, i, j, b] for i in range(h) for j in range(w)) / (
+                    c * h * w
+                )
     return gram

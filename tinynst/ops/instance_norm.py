@@ -9,7 +9,8 @@ nets train better with it than with batch norm. Ulyanov, Vedaldi, Lempitsky, arX
 import numpy as np
 
 from ..device import array_module
-from . import arguments, statistics
+from . import arguments
+from .fast import statistics
 
 
 def instance_norm(x, gamma, beta, eps=1e-5, relu=False):
@@ -68,7 +69,9 @@ def conditional_instance_norm_backward(dy, cache):
 def _normalise(x, gamma, beta, eps, relu):
     """y and the cache, with gamma and beta (N or 1, C) for each image or for all."""
     if not eps >= 0:
-        raise ValueError(f"eps is {eps}; it should be at least 0, and above it where a channel may be constant")
+        raise ValueError(
+            f"eps is {eps}; it should be at least 0, and above it where a channel may be constant"
+        )
     mean, var = statistics.moments(x)
     std = array_module(x).sqrt(var + eps)
     y = statistics.apply(x, mean, gamma / std, beta, relu)
@@ -84,7 +87,9 @@ def _normalise_backward(dy, cache):
     dy_sum, dyx_sum = statistics.backward_sums(x, dy, mean, mask)
     dyx_sum /= std  # the sum of dy * x^
     scale = gamma / std
-    dx = statistics.backward_apply(x, dy, mean, scale, -scale * dyx_sum / (std * pixels), -scale * dy_sum / pixels, mask)
+    dx = statistics.backward_apply(
+        x, dy, mean, scale, -scale * dyx_sum / (std * pixels), -scale * dy_sum / pixels, mask
+    )
     return dx, dyx_sum, dy_sum
 
 

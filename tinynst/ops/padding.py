@@ -77,7 +77,9 @@ def center_crop(x, crop):
     arguments.shape("x", x, "N", "H", "W", "C")
     crop = arguments.whole("crop", crop, 0)
     if min(x.shape[1:3]) <= 2 * crop:
-        raise ValueError(f"crop {crop} leaves nothing of x of {x.shape[1]}x{x.shape[2]}; use less than half its smaller side")
+        raise ValueError(
+            f"crop {crop} leaves nothing of x of {x.shape[1]}x{x.shape[2]}; use less than half its smaller side"
+        )
     return x[:, crop : x.shape[1] - crop, crop : x.shape[2] - crop].copy(), (x.shape, crop)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .. import parallel
 from . import arguments
+from .fast import parallel
 
 
 def max_pool2d(x, size=2):
@@ -43,13 +43,18 @@ def max_pool2d_backward(dy, cache):
         xp.equal(squares, y[block][:, :, None, :, None], out=largest)
         found = xp.zeros(y[block].shape, bool)
         for i in range(size):
-            for j in range(size):  # in reading order: once found, no other pixel of the square gets the gradient
+            for j in range(
+                size
+            ):  # in reading order: once found, no other pixel of the square gets the gradient
                 here = largest[:, :, i, :, j]
                 xp.greater(here, found, out=here)
                 found |= here
         xp.multiply(dy[block][:, :, None, :, None], largest, out=_squares(dx, size, block))
 
-    parallel.run(job, parallel.blocks(xp, y.shape[0], y.shape[1], 2 * size * size * y.shape[2] * y.shape[3] * x.itemsize))
+    parallel.run(
+        job,
+        parallel.blocks(xp, y.shape[0], y.shape[1], 2 * size * size * y.shape[2] * y.shape[3] * x.itemsize),
+    )
     return (dx,)
 
 
@@ -69,5 +74,7 @@ def max_pool2d_naive(x, size=2):
         for j in range(w // size):
             for k in range(n):
                 for f in range(c):
-                    y[k, i, j, f] = max(x[k, i * size + a, j * size + b, f] for a in range(size) for b in range(size))
+                    y[k, i, j, f] = max(
+                        x[k, i * size + a, j * size + b, f] for a in range(size) for b in range(size)
+                    )
     return y

@@ -5,9 +5,9 @@ import functools
 
 import numpy as np
 
-from .. import parallel
 from ..device import array_module
 from . import arguments
+from .fast import parallel
 
 
 def upsample_nearest(x, scale=2):
@@ -43,7 +43,13 @@ def upsample_nearest_naive(x, scale=2):
     return y
 
 
-SMOOTH = (5 / 64, 20 / 64, 26 / 64, 12 / 64, 1 / 64)  # of five neighbours, for the first of each two new pixels
+SMOOTH = (
+    5 / 64,
+    20 / 64,
+    26 / 64,
+    12 / 64,
+    1 / 64,
+)  # of five neighbours, for the first of each two new pixels
 
 
 def upsample_smooth(x):
@@ -121,7 +127,9 @@ def _double_backward(dy, axis):
         for k in range(5):
             padded[*before, k : k + size] += weights[k] * part
     dx = padded[*before, 2 : size + 2]
-    dx[*before, :1] += padded[*before, :2].sum(axis=axis, keepdims=True)  # the edge was repeated: what came from each copy adds
+    dx[*before, :1] += padded[*before, :2].sum(
+        axis=axis, keepdims=True
+    )  # the edge was repeated: what came from each copy adds
     dx[*before, -1:] += padded[*before, size + 2 :].sum(axis=axis, keepdims=True)
     return dx
 
@@ -186,7 +194,9 @@ def _cubic_matrix(size, scale):
 
 def _cubic(t):
     """Keys's kernel with a = -0.5 at the distances t >= 0."""
-    return np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-0.5 * t + 2.5) * t - 4) * t + 2, 0))
+    return np.where(
+        t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-0.5 * t + 2.5) * t - 4) * t + 2, 0)
+    )
 
 
 def upsample_bicubic_naive(x, scale=2):

@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from . import ops
-from .device import array_module
-from .ops import arguments
+from .. import ops
+from ..device import array_module
+from ..ops import arguments
 
 # Where Zhang et al. compare VGG-16's features: after the last convolution of each block
 DISTANCE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
@@ -58,7 +58,10 @@ def ssim(y, truth):
     gauss = xp.exp(-(xp.arange(-5, 6, dtype=y.dtype) ** 2) / (2 * 1.5**2))
     gauss /= gauss.sum()
     products = xp.stack([y, truth, y * y, truth * truth, y * truth])[..., None]
-    for window in (gauss.reshape(11, 1, 1, 1), gauss.reshape(1, 11, 1, 1)):  # the Gaussian is one down times one across
+    for window in (
+        gauss.reshape(11, 1, 1, 1),
+        gauss.reshape(1, 11, 1, 1),
+    ):  # the Gaussian is one down times one across
         products, _ = ops.conv2d(products, window)
     my, mt, yy, tt, yt = products[..., 0]
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -100,8 +103,12 @@ def axis_peaks(picture):
     arguments.shape("picture", picture, "H", "W", 3)
     if min(picture.shape[:2]) < 32:
         raise ValueError(f"picture has shape {picture.shape}; its sides should be at least 32")
-    grey = luma(picture)[tuple(slice(side - side % 4) for side in picture.shape[:2])]  # 1/4 is one of the frequencies
-    down, across = (np.hanning(side + 1)[:-1] for side in grey.shape)  # or the border would be a cross in the spectrum
+    grey = luma(picture)[
+        tuple(slice(side - side % 4) for side in picture.shape[:2])
+    ]  # 1/4 is one of the frequencies
+    down, across = (
+        np.hanning(side + 1)[:-1] for side in grey.shape
+    )  # or the border would be a cross in the spectrum
     window = down[:, None] * across
     power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2 / (window**2).sum()
     return {period: max(_peak(power.mean(axis), period) for axis in (0, 1)) for period in (2, 4)}
@@ -113,7 +120,11 @@ def _peak(line, period):
     half = max(1, len(line) // 128)  # a thread that comes and goes is a little wider than one frequency
     width, middle, line = 2 * half + 1, len(line) // period, line[: len(line) // 2 + 1]
     low, high = middle - half, middle + half + 1
-    sides = [line[low - 2 * width : low]] if high > len(line) else [line[low - width : low], line[high : high + width]]
+    sides = (
+        [line[low - 2 * width : low]]
+        if high > len(line)
+        else [line[low - width : low], line[high : high + width]]
+    )
     tiny = 1e-6  # grey levels squared: a picture without anything has no peaks
     return float((line[low:high].mean() + tiny) / (np.concatenate(sides).mean() + tiny))
 

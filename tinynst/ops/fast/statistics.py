@@ -6,9 +6,9 @@ sums go a block at a time in the array's dtype, and the blocks are added in floa
 
 import numpy as np
 
-from .. import parallel
-from ..device import array_module
-from .activations import rectify
+from ...device import array_module
+from ..activations import rectify
+from . import parallel
 
 
 def _work(x, arrays):
@@ -47,8 +47,12 @@ def moments(x):
         part = x[block]
         count = part.shape[1] * part.shape[2]
         mean = pixel_sum(xp, part) / count
-        distance = xp.subtract(part, mean[:, None, None], out=parallel.scratch(xp, "distance", part.shape, x.dtype))
-        offset = pixel_sum(xp, distance).astype(np.float64) / count  # what rounding left: tiny, but not beside a tiny std
+        distance = xp.subtract(
+            part, mean[:, None, None], out=parallel.scratch(xp, "distance", part.shape, x.dtype)
+        )
+        offset = (
+            pixel_sum(xp, distance).astype(np.float64) / count
+        )  # what rounding left: tiny, but not beside a tiny std
         distance *= distance
         return mean + offset, pixel_sum(xp, distance) - count * offset**2
 
@@ -58,7 +62,9 @@ def moments(x):
         return mean, squares / pixels
     counts = [(row.stop - row.start) * x.shape[2] for _, row in work]
     mean = _per_image(xp, work, [k * m for k, (m, _) in zip(counts, parts, strict=True)], x.shape[0]) / pixels
-    squares = [within + k * (m - mean[i]) ** 2 for k, (m, within), (i, _) in zip(counts, parts, work, strict=True)]
+    squares = [
+        within + k * (m - mean[i]) ** 2 for k, (m, within), (i, _) in zip(counts, parts, work, strict=True)
+    ]
     return mean, _per_image(xp, work, squares, x.shape[0]) / pixels
 
 
@@ -91,7 +97,9 @@ def backward_sums(x, dy, mean, mask):
 
     def job(block):
         g = _masked(xp, dy, mask, block)
-        product = xp.subtract(x[block], mean[block[0]], out=parallel.scratch(xp, "distance", g.shape, x.dtype))
+        product = xp.subtract(
+            x[block], mean[block[0]], out=parallel.scratch(xp, "distance", g.shape, x.dtype)
+        )
         product *= g
         return pixel_sum(xp, g), pixel_sum(xp, product)
 
@@ -109,7 +117,9 @@ def backward_apply(x, dy, mean, a, b, c, mask):
         out, image = dx[block], block[0]
         xp.multiply(x[block], b[image], out=out)
         out += c[image]
-        out += xp.multiply(_masked(xp, dy, mask, block), a[image], out=parallel.scratch(xp, "distance", out.shape, x.dtype))
+        out += xp.multiply(
+            _masked(xp, dy, mask, block), a[image], out=parallel.scratch(xp, "distance", out.shape, x.dtype)
+        )
 
     parallel.run(job, _work(x, 4))
     return dx

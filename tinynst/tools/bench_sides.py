@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import __version__, device, images, losses, ops
-from .cli import UserError
-from .device import DeviceError
-from .layers import Sequential
-from .networks import VGG16, style_net, vgg
-from .networks.transform import PAD
-from .networks.vgg import LAYERS, MEAN_RGB, STYLE_LAYERS
-from .optim import Adam
-from .samples import PHOTOS, STYLES
-from .train import StyleTask
+from .. import __version__, device, losses, ops
+from ..data import images
+from ..errors import DeviceError, UserError
+from ..layers import Sequential
+from ..networks import VGG16, style_net, vgg
+from ..networks.transform import PAD
+from ..networks.vgg import LAYERS, MEAN_RGB, STYLE_LAYERS
+from ..optim import Adam
+from ..samples import PHOTOS, STYLES
+from ..training.style import StyleTask
 
 # tinynst.train's defaults: content and style layers with their weights, total variation, longer side of the painting
 CONTENT, STYLE, TV, STYLE_SIZE, LR = {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6, 256, 1e-3
@@ -46,7 +46,9 @@ class Work(NamedTuple):
     wait: Any  # () -> None, when the device has done all
     versions: dict
     memory: Any = None  # () -> peak bytes of a GPU
-    layers: Any = None  # {name: [seconds forward, seconds backward]} of the last run, where they are asked for
+    layers: Any = (
+        None  # {name: [seconds forward, seconds backward]} of the last run, where they are asked for
+    )
 
 
 def _photos(job):
@@ -79,7 +81,11 @@ def _ours(job):
     xp = device.select(job["device"])
     blas = [part for part in threadpool_info() if part["user_api"] == "blas"]
     keys = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
-    versions = {"tinynst": __version__, "numpy": np.__version__, "blas": [{k: part.get(k) for k in keys} for part in blas]}
+    versions = {
+        "tinynst": __version__,
+        "numpy": np.__version__,
+        "blas": [{k: part.get(k) for k in keys} for part in blas],
+    }
     memory = layers = None
     if xp is not np:
         versions |= {"cupy": xp.__version__, "gpu": xp.cuda.runtime.getDeviceProperties(0)["name"].decode()}
@@ -105,7 +111,11 @@ def _ours(job):
 
         def step():
             forward = job["what"] == "conv forward"
-            return [ops.conv2d(x, w, pad=1, memo=memo)[0]] if forward else list(ops.conv2d_backward(dy, cache)[:2])
+            return (
+                [ops.conv2d(x, w, pad=1, memo=memo)[0]]
+                if forward
+                else list(ops.conv2d_backward(dy, cache)[:2])
+            )
 
     return Work(step, device.to_numpy, lambda: device.synchronize(xp), versions, memory, layers)
 
@@ -128,7 +138,9 @@ def _timed_layers(task, adam, xp):
 
     for name, layer in leaves(task.net.layers).items():
         layer.forward, layer.backward = timed(layer.forward, name), timed(layer.backward, name, 1)
-    conv_of = {id(w): f"vgg {name}" for name, (w, _) in task.vgg.weights.items()}  # VGG calls operations, not layers
+    conv_of = {
+        id(w): f"vgg {name}" for name, (w, _) in task.vgg.weights.items()
+    }  # VGG calls operations, not layers
     vgg.ops = SimpleNamespace(
         conv2d=timed(ops.conv2d, lambda x, w, *_: conv_of[id(w)]),
         conv2d_backward=timed(ops.conv2d_backward, lambda dy, cache: conv_of[id(cache[1])], 1),
@@ -151,7 +163,9 @@ def _torch(job):
     torch.backends.cudnn.benchmark = True  # what the manual advises where sizes stay the same
     cuda = job["device"] == "cuda"
     if cuda and not torch.cuda.is_available():
-        raise UserError("--peer torch --device cuda: this PyTorch finds no GPU; install one built for CUDA (pytorch.org)")
+        raise UserError(
+            "--peer torch --device cuda: this PyTorch finds no GPU; install one built for CUDA (pytorch.org)"
+        )
     order = torch.channels_last if job["side"] == "torch channels-last" else torch.contiguous_format
 
     def tensor(array, *axes):
@@ -201,11 +215,17 @@ def _torch(job):
 
 def _torch_step(torch, job, image, weight, mean):
     F = torch.nn.functional
-    p = {name: weight(array).requires_grad_() for name, array in style_net(width=job["width"]).parameters().items()}
+    p = {
+        name: weight(array).requires_grad_()
+        for name, array in style_net(width=job["width"]).parameters().items()
+    }
     fixed = {name: (weight(w), weight(b)) for name, (w, b) in VGG16.load().weights.items()}
     photos, adam = image(_photos(job)), torch.optim.Adam(p.values(), LR)
     with torch.no_grad():
-        grams = {name: _torch_gram(f) for name, f in _torch_vgg(F, fixed, image(_painting()) - mean, max(STYLE)).items()}
+        grams = {
+            name: _torch_gram(f)
+            for name, f in _torch_vgg(F, fixed, image(_painting()) - mean, max(STYLE)).items()
+        }
 
     def step():
         with torch.no_grad():
@@ -214,7 +234,8 @@ def _torch_step(torch, job, image, weight, mean):
         f = _torch_vgg(F, fixed, y - mean, max(STYLE))
         content = sum(weight * F.mse_loss(f[name], targets[name]) for name, weight in CONTENT.items())
         style = sum(
-            weight * F.mse_loss(_torch_gram(f[name]), grams[name].expand(len(y), -1, -1)) for name, weight in STYLE.items()
+            weight * F.mse_loss(_torch_gram(f[name]), grams[name].expand(len(y), -1, -1))
+            for name, weight in STYLE.items()
         )
         down, across = y[:, :, 1:] - y[:, :, :-1], y[:, :, :, 1:] - y[:, :, :, :-1]
         tv = TV * 0.5 * ((down**2).sum() + (across**2).sum()) / len(y)
@@ -238,7 +259,10 @@ def _torch_net(F, p, photos, mean):
         x = norm(F.conv2d(x, p[f"{name}.w"], stride=2, padding=1), f"{name}_norm")
     for k in range(1, 6):
         y = norm(F.conv2d(x, p[f"residual{k}.conv1.w"]), f"residual{k}.norm1")
-        x = norm(F.conv2d(y, p[f"residual{k}.conv2.w"]), f"residual{k}.norm2", relu=False) + x[:, :, 2:-2, 2:-2]
+        x = (
+            norm(F.conv2d(y, p[f"residual{k}.conv2.w"]), f"residual{k}.norm2", relu=False)
+            + x[:, :, 2:-2, 2:-2]
+        )
     for name in ("up1", "up2"):
         x = norm(F.conv_transpose2d(x, p[f"{name}.w"], stride=2, padding=1, output_padding=1), f"{name}_norm")
     x = F.conv2d(x, p["out.w"], p["out.b"], padding=4)
@@ -273,7 +297,9 @@ def _onnxruntime(job):
     def step():
         return [session.run(None, {"photos": photos})[0].transpose(0, 2, 3, 1)]
 
-    return Work(step, np.asarray, lambda: None, {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__})
+    return Work(
+        step, np.asarray, lambda: None, {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
+    )
 
 
 def _onnx_model(onnx, parameters, size):
@@ -309,8 +335,13 @@ def _onnx_model(onnx, parameters, size):
     x = add("Tanh", add("Conv", x, "out.w", "out.b", pads=[4] * 4))
     x = add("Slice", add("Add", add("Mul", x, "scale"), "mean"), "zero", "size", "hw")
 
-    tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
-    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None, 3, size, size]) for n in ("photos", x)]
+    tensors = [
+        onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None, 3, size, size])
+        for n in ("photos", x)
+    ]
     graph = onnx.helper.make_graph(nodes, "style_net", ends[:1], ends[1:], tensors)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
@@ -325,7 +356,9 @@ def work():
     {"go": true}                                               the seconds of a call: the median of AT_LEAST seconds of calls
     {"end": true}                                              the peak of memory, in bytes
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is ours: nothing more to read
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, whose end is ours: nothing more to read
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library that prints must not answer for us
     current = None
@@ -371,7 +404,11 @@ def _peak_memory():
     """The most memory this process has had, in bytes. Linux's own count goes first: the other one starts at the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

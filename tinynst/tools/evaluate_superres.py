@@ -17,11 +17,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from . import device, images, metrics, superres, superres_data, weights
-from .cli import UserError
-from .files import written_whole
-from .networks import VGG16
-from .samples import PHOTOS
+from .. import device
+from ..data import degradation as superres_data
+from ..data import images, weights
+from ..data.files import written_whole
+from ..errors import UserError
+from ..networks import VGG16
+from ..samples import PHOTOS
+from . import metrics, superres
 
 LAYERS = metrics.DISTANCE_LAYERS
 SCORES = ("psnr", "ssim", "distance", *LAYERS)
@@ -56,7 +59,11 @@ def scores(results, truth, factor, vgg, grey=False):
     def seen(image):
         """The brightness of an image, and its features."""
         image = xp.asarray(image[inner, inner])
-        y = image.astype(np.float64) @ xp.asarray(images.LUMA.astype(np.float64)) if grey else metrics.luma(image)
+        y = (
+            image.astype(np.float64) @ xp.asarray(images.LUMA.astype(np.float64))
+            if grey
+            else metrics.luma(image)
+        )
         return y, metrics.unit_features(image.astype(np.float32), vgg)
 
     y_truth, f_truth = seen(truth)
@@ -65,7 +72,9 @@ def scores(results, truth, factor, vgg, grey=False):
         y, f = seen(result)
         at = metrics.perceptual_distance(f, f_truth)
         distance = sum(at.values()) / len(at)
-        found.append({"psnr": metrics.psnr(y, y_truth), "ssim": metrics.ssim(y, y_truth), "distance": distance, **at})
+        found.append(
+            {"psnr": metrics.psnr(y, y_truth), "ssim": metrics.ssim(y, y_truth), "distance": distance, **at}
+        )
     return found
 
 
@@ -91,14 +100,19 @@ def score_set(paths, methods, factor, vgg, rows=0):
         found = dict(zip(methods, scores(results, truth, factor, vgg, grey), strict=True))
         table[path] = found
         if len(pictures) < rows:
-            pictures.append(_row(path.stem, low, truth, dict(zip(methods, results, strict=True)), found, factor))
+            pictures.append(
+                _row(path.stem, low, truth, dict(zip(methods, results, strict=True)), found, factor)
+            )
     return table, pictures
 
 
 def means(table):
     """{method: {score: its mean over the photos}} of what `score_set` returns."""
     methods = next(iter(table.values()))
-    return {m: {name: float(np.mean([found[m][name] for found in table.values()])) for name in SCORES} for m in methods}
+    return {
+        m: {name: float(np.mean([found[m][name] for found in table.values()])) for name in SCORES}
+        for m in methods
+    }
 
 
 def _row(name, low, truth, results, found, factor):
@@ -121,7 +135,9 @@ def _row(name, low, truth, results, found, factor):
 def _worst_square(image, truth, size, step):
     """(top, left) of the square of `size` pixels, at multiples of `step`, in which `image` is furthest from `truth`."""
     squares = ((image.astype(np.float64) - truth) ** 2).sum(axis=2)
-    to = np.pad(squares, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)  # to[i, j]: the sum of all above i and left of j
+    to = (
+        np.pad(squares, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    )  # to[i, j]: the sum of all above i and left of j
     inside = to[size:, size:] - to[:-size, size:] - to[size:, :-size] + to[:-size, :-size]
     top, left = np.unravel_index(inside[::step, ::step].argmax(), inside[::step, ::step].shape)
     return top * step, left * step
@@ -152,9 +168,21 @@ def add_options(parser):
         action="store_true",
         help="give each channel of a net's result the histogram of its input, as the paper does, before measuring",
     )
-    add("--rows", type=int, default=8, metavar="N", help="photos of each set that its sheet shows; 0: no sheet")
+    add(
+        "--rows",
+        type=int,
+        default=8,
+        metavar="N",
+        help="photos of each set that its sheet shows; 0: no sheet",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
-    add("-o", "--out", required=True, metavar="OUT", help="folder for scores.csv and the sheets, written over where there")
+    add(
+        "-o",
+        "--out",
+        required=True,
+        metavar="OUT",
+        help="folder for scores.csv and the sheets, written over where there",
+    )
 
 
 def evaluate(s):
@@ -189,7 +217,9 @@ def _sets(folders, out):
         if name in sets:
             raise UserError(f"--set names two sets called {name}: measure them in two runs, with two -o")
         if Path(folder).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
-            raise UserError(f"-o {out} lies in the set {folder}: its sheets would be measured next time; choose another")
+            raise UserError(
+                f"-o {out} lies in the set {folder}: its sheets would be measured next time; choose another"
+            )
         sets[name] = images.find(folder)
     return sets
 
@@ -199,15 +229,22 @@ def _nets(names, factor, match_histogram, xp):
     Raises UserError for weights of another factor."""
     if names is None:
         names = [
-            name for name in weights.shipped("superres") if weights.read_about(weights.find(name, None))["factor"] == factor
+            name
+            for name in weights.shipped("superres")
+            if weights.read_about(weights.find(name, None))["factor"] == factor
         ]
     nets = {}
     for given in names:
         net, about = superres.load_superres(given, xp)
         if net.factor != factor:
-            raise UserError(f"--weights {given} enlarges {net.factor} times: measure it with --factor {net.factor}")
+            raise UserError(
+                f"--weights {given} enlarges {net.factor} times: measure it with --factor {net.factor}"
+            )
         name = given if Path(given).stem in nets else Path(given).stem
-        nets[name] = functools.partial(superres.enlarge, net, match_histogram=match_histogram), about.get("loss")
+        nets[name] = (
+            functools.partial(superres.enlarge, net, match_histogram=match_histogram),
+            about.get("loss"),
+        )
     return nets
 
 
@@ -230,6 +267,11 @@ def _write_scores(path, factor, tables):
         writer = csv.writer(file)
         writer.writerow(["set", "factor", "image", "method", *SCORES])
         for name, table in tables.items():
-            for image, found in [*((path.name, found) for path, found in table.items()), ("mean", means(table))]:
+            for image, found in [
+                *((path.name, found) for path, found in table.items()),
+                ("mean", means(table)),
+            ]:
                 for method, values in found.items():
-                    writer.writerow([name, factor, image, method, *(round(values[score], 6) for score in SCORES)])
+                    writer.writerow(
+                        [name, factor, image, method, *(round(values[score], 6) for score in SCORES)]
+                    )

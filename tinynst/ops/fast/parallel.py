@@ -17,7 +17,7 @@ import threading
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from .device import array_module
+from ...device import array_module
 
 # What a block may touch. A core's second-level cache holds less, but with smaller blocks the threads spend their time handing
 # Python's lock to each other: a 9x9 layer took 127 ms with blocks of 1 MiB and 50 ms with 4.
@@ -37,7 +37,13 @@ def threads():
     wanted = os.environ.get("TINYNST_THREADS", "")
     if wanted and not (wanted.isdecimal() and int(wanted) > 0):
         raise ValueError(f"TINYNST_THREADS must be a whole number of at least 1, not {wanted!r}")
-    return int(wanted) if wanted else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        int(wanted)
+        if wanted
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
 
 
 @functools.cache
@@ -50,7 +56,9 @@ def _helpers():
 
 
 def _help(inbox):
-    np.seterr(all="ignore")  # overflow in a diverging net is told once, by whoever looks at the loss, not by each NumPy call
+    np.seterr(
+        all="ignore"
+    )  # overflow in a diverging net is told once, by whoever looks at the loss, not by each NumPy call
     while True:
         work, done = inbox.get()
         error = None
@@ -137,7 +145,9 @@ def run(job, items):
             with np.errstate(all="ignore"):
                 work(0)
         finally:
-            errors = [done.get() for _ in helpers]  # also when one fails: the others still write to arrays the caller holds
+            errors = [
+                done.get() for _ in helpers
+            ]  # also when one fails: the others still write to arrays the caller holds
         for error in filter(None, errors):
             raise error
     finally:
@@ -147,7 +157,10 @@ def run(job, items):
 
 def _mine(left, k):
     """What core k works on: its own part from the front, then the others' from the back, until all are empty."""
-    for part, take in [(left[k], collections.deque.popleft), *((part, collections.deque.pop) for part in left)]:
+    for part, take in [
+        (left[k], collections.deque.popleft),
+        *((part, collections.deque.pop) for part in left),
+    ]:
         while part:
             try:
                 yield take(part)
@@ -160,7 +173,9 @@ def blocks(xp, images, rows, row_bytes, block_bytes=BLOCK_BYTES):
 
     A block is some rows of one image or some whole images. On a GPU (xp is not NumPy) one block is the whole.
     """
-    if xp is not np or images * rows * row_bytes <= block_bytes // 64:  # so little that waking a thread would take longer
+    if (
+        xp is not np or images * rows * row_bytes <= block_bytes // 64
+    ):  # so little that waking a thread would take longer
         return [(slice(0, images), slice(0, rows))]
     fit = max(1, int(block_bytes // max(1, row_bytes)))
     if fit >= rows and images >= threads():  # whole images, but some for every core
@@ -177,7 +192,9 @@ def add(a, b, out=None):
     """a + b for a and b (N, H, W, C), into `out` (one of them, or None: a new array)."""
     xp = array_module(a, b)
     out = xp.empty(a.shape, a.dtype) if out is None else out
-    run(lambda block: xp.add(a[block], b[block], out=out[block]), blocks(xp, *a.shape[:2], 3 * a[0, 0].nbytes))
+    run(
+        lambda block: xp.add(a[block], b[block], out=out[block]), blocks(xp, *a.shape[:2], 3 * a[0, 0].nbytes)
+    )
     return out
 
 
@@ -204,7 +221,11 @@ def scratch(xp, name, shape, dtype):
 
 def panel(xp, columns):
     """How many columns of a right-hand factor to multiply by at a time: the largest divisor that is at most PANEL."""
-    return next((k for k in range(min(columns, PANEL), 15, -1) if columns % k == 0), columns) if xp is np else columns
+    return (
+        next((k for k in range(min(columns, PANEL), 15, -1) if columns % k == 0), columns)
+        if xp is np
+        else columns
+    )
 
 
 def panels(xp, b):

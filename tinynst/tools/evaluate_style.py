@@ -18,14 +18,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import device, images, metrics, styles, weights
-from .cli import UserError
-from .files import only_run, written_whole
-from .losses import StyleObjective
-from .networks import VGG16
+from .. import device
+from ..data import images, styles, weights
+from ..data.files import only_run, written_whole
+from ..errors import UserError
+from ..losses import StyleObjective
+from ..networks import VGG16
+from ..samples import STYLES
+from ..training.run import layer_weights
+from . import metrics
 from .optimize import descend, load_style, noise
-from .runs import layer_weights
-from .samples import STYLES
 from .stylize import load_style as load_net
 
 TERMS = ("content", "style", "tv", "total")
@@ -45,7 +47,13 @@ def add_options(parser):
         help="the net: a style that ships, weights from training, or of a file of many styles one, as FILE.h5:NAME",
         **required,
     )
-    add("--images", metavar="IMAGE|FOLDER", nargs="+", help="photos that the net was not trained on", **required)
+    add(
+        "--images",
+        metavar="IMAGE|FOLDER",
+        nargs="+",
+        help="photos that the net was not trained on",
+        **required,
+    )
     add("--out", metavar="FOLDER", help="where the report goes", **required)
     add("--styles", metavar="NAME", nargs="+", help="of a net of several styles these (default: all)")
     add(
@@ -63,8 +71,15 @@ def add_options(parser):
         help="in place of those recorded: one, or one for each style layer",
     )
     add("--count", type=int, metavar="N", help="the first N photos only")
-    add("--size", type=int, default=256, help="the middle square of each photo, its shorter side made this many pixels")
-    add("--evaluations", type=int, default=100, metavar="N", help="of the objective, for each photo and start")
+    add(
+        "--size",
+        type=int,
+        default=256,
+        help="the middle square of each photo, its shorter side made this many pixels",
+    )
+    add(
+        "--evaluations", type=int, default=100, metavar="N", help="of the objective, for each photo and start"
+    )
     add("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="where the optimisation begins")
     add("--seed", type=int, default=0, help="of the noise")
     add(
@@ -74,7 +89,11 @@ def add_options(parser):
         help="earlier reports: what L-BFGS reached there, and its seconds, are taken over where it would do the same again; "
         "the net has no part in it",
     )
-    add("--resume", action="store_true", help="keep what the report in --out holds, and go on with the other photos")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep what the report in --out holds, and go on with the other photos",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
 
 
@@ -85,7 +104,9 @@ def evaluate(s):
             raise UserError(f"--{name} is {getattr(s, name)}; it should be at least {least}")
     paths = images.find(s.images)[: s.count]
     if len({path.name for path in paths}) < len(paths):
-        raise UserError("--images: two photos have the same file name, by which the report knows them: rename one")
+        raise UserError(
+            "--images: two photos have the same file name, by which the report knows them: rename one"
+        )
     xp = device.select(s.device)
     goals = find_goals(s.weights, s.styles, s.style, s.style_weights)
     net, path = load_net(s.weights, xp), styles.resolve(s.weights)[0]
@@ -101,7 +122,9 @@ def evaluate(s):
     with only_run(out):
         _write(out / "settings.json", json.dumps(settings, indent=1))
         _measure_all(net, goals, paths, s, xp, earlier, rows, eyes)
-        plot(out / "curves.png", rows, f"{path.stem if len(goals) > 1 else goals[0].name} at {s.size}x{s.size}")
+        plot(
+            out / "curves.png", rows, f"{path.stem if len(goals) > 1 else goals[0].name} at {s.size}x{s.size}"
+        )
     print(report(rows, eyes, s.evaluations))
     print(f"in {out}: report.md, curves.csv, eyes.csv, curves.png")
 
@@ -148,20 +171,26 @@ def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
     """
     path, mix = styles.resolve(name_or_path)
     if mix and len(mix) > 1:
-        raise UserError(f"--weights {name_or_path} is a mixture: name one style, or give the file and --styles")
+        raise UserError(
+            f"--weights {name_or_path} is a mixture: name one style, or give the file and --styles"
+        )
     about = weights.read_about(path)
     known = {record["name"]: record for record in styles.records(about)}
     meant = list(mix or [name for name in known if name != styles.IDENTITY])
     for name in wanted or ():
         if name not in meant:
-            raise UserError(f"--styles: there is no {name!r} to measure in {name_or_path}; choose from {', '.join(meant)}")
+            raise UserError(
+                f"--styles: there is no {name!r} to measure in {name_or_path}; choose from {', '.join(meant)}"
+            )
     given = images.find(paintings) if paintings else []
     any_name = not styles.names(about) and len(given) == 1
     goals = []
     for record in (known[name] for name in dict.fromkeys(wanted or meant)):
         recorded = styles.objective(record.get("objective"))
         if recorded is None:
-            raise UserError(f"{path} does not record the objective of {record['name']}: train this style again")
+            raise UserError(
+                f"{path} does not record the objective of {record['name']}: train this style again"
+            )
         painting = given[0] if any_name else _painting(record, given)
         goals.append(Goal(record["name"], painting, _objective_settings(painting, recorded, style_weights)))
     return goals
@@ -191,7 +220,9 @@ def net_and_objective(name_or_path, xp, painting=None, style_weights=None):
     goals = find_goals(name_or_path, None, painting, style_weights)
     if len(goals) > 1:
         names = ", ".join(goal.name for goal in goals)
-        raise UserError(f"{name_or_path} holds {len(goals)} styles: name one, as {name_or_path}:NAME, of {names}")
+        raise UserError(
+            f"{name_or_path} holds {len(goals)} styles: name one, as {name_or_path}:NAME, of {names}"
+        )
     net = load_net(name_or_path, xp)
     if net.styles:
         net.style = net.mixture(goals[0].name)
@@ -212,7 +243,11 @@ def _begin(out, settings, resume):
     before = json.loads((out / "settings.json").read_text())
     for name, value in settings.items():
         if before.get(name) != value:
-            other = "other styles, paintings or objectives" if name == "styles" else f"{name} {before.get(name)}, not {value}"
+            other = (
+                "other styles, paintings or objectives"
+                if name == "styles"
+                else f"{name} {before.get(name)}, not {value}"
+            )
             raise UserError(f"the report in {out} was begun with {other}: choose another --out")
     rows = read_rows(kept)
     done = {(row["style_name"], row["image"]) for row in rows}
@@ -229,7 +264,11 @@ def _earlier(places, settings):
         if not (file.is_file() and about.is_file()):
             raise UserError(f"--curves {place}: there is no report, curves.csv with settings.json beside it")
         before = json.loads(about.read_text())
-        same = {name for name, goal in settings["styles"].items() if _same(before.get("styles", {}).get(name), goal)}
+        same = {
+            name
+            for name, goal in settings["styles"].items()
+            if _same(before.get("styles", {}).get(name), goal)
+        }
         fits = before["size"] == settings["size"] and before["seed"] == settings["seed"]
         if not (same and fits and before["evaluations"] >= settings["evaluations"]):
             continue
@@ -269,21 +308,33 @@ def _measure(net, style, objective, photo, s, xp, known):
 
 def _descent(objective, targets, photo, start, s, xp):
     """The rows of L-BFGS from one start."""
-    descent = descend(objective, targets, photo if start == "photo" else noise(*photo.shape[:2], s.seed), s.evaluations)
+    descent = descend(
+        objective, targets, photo if start == "photo" else noise(*photo.shape[:2], s.seed), s.evaluations
+    )
     for k in range(1, s.evaluations + 1):
         (terms, _), seconds = _timed(lambda: next(descent), xp)
         yield _row(start, k, seconds, terms)
 
 
 def _row(what, evaluation, seconds, terms):
-    return {"what": what, "evaluation": evaluation, "seconds": seconds, **{name: terms[name] for name in TERMS}}
+    return {
+        "what": what,
+        "evaluation": evaluation,
+        "seconds": seconds,
+        **{name: terms[name] for name in TERMS},
+    }
 
 
 def _seen(picture):
     """What the eye sees in a picture (H, W, 3), 0..255: a row of eyes.csv."""
     peaks = metrics.axis_peaks(picture)
     lines = metrics.border_lines(picture, min(32, min(picture.shape[:2]) // 4))
-    seen = {"axis2": peaks[2], "axis4": peaks[4], "border": float(lines.max()), "saturated": metrics.saturated(picture)}
+    seen = {
+        "axis2": peaks[2],
+        "axis4": peaks[4],
+        "border": float(lines.max()),
+        "saturated": metrics.saturated(picture),
+    }
     return seen | {"profile": " ".join(f"{line:.4f}" for line in lines)}
 
 
@@ -352,13 +403,20 @@ def counts(rows):
     """Of the rows of one style: {start: [evaluations after which L-BFGS is as good as the net, for each photo]}, infinity
     where it is not."""
     lowest, nets, _ = curves(rows)
-    return {start: [equal_to(by[name], net["total"]) or np.inf for name, net in nets.items()] for start, by in lowest.items()}
+    return {
+        start: [equal_to(by[name], net["total"]) or np.inf for name, net in nets.items()]
+        for start, by in lowest.items()
+    }
 
 
 def report(rows, eyes, evaluations):
     """The measurement as Markdown, from the rows of curves.csv and of eyes.csv: of one style a line for each photo, of several
     a line for each style; and the times."""
-    text = _of_photos(rows, eyes, evaluations) if len(by_style(rows)) == 1 else _of_styles(rows, eyes, evaluations)
+    text = (
+        _of_photos(rows, eyes, evaluations)
+        if len(by_style(rows)) == 1
+        else _of_styles(rows, eyes, evaluations)
+    )
     return f"{text}\n\n{_times(rows)}\n"
 
 
@@ -366,7 +424,9 @@ def _of_photos(rows, eyes, evaluations):
     lowest, nets, own = curves(rows)
     marks = [k for k in (10, 20, 40, 100, 300, 500) if k <= evaluations] or [evaluations]
     head = ["photo", "itself", "net", "content", "style", "TV"]
-    head += [f"{start}, {k}" for start in lowest for k in marks] + [f"equal to, from {start}" for start in lowest]
+    head += [f"{start}, {k}" for start in lowest for k in marks] + [
+        f"equal to, from {start}" for start in lowest
+    ]
     equal, lines = counts(rows), []
     for name, net in nets.items():
         line = [own[name]["total"], *(net[term] for term in ("total", "content", "style", "tv"))]
@@ -412,7 +472,10 @@ def _seen_in(eyes):
     share."""
     peaks = [np.median([row[name] for row in eyes]) for name in ("axis2", "axis4")]
     border = np.mean([np.array(row["profile"].split(), float) for row in eyes], axis=0).max()
-    return [*(f"{value:.2f}" for value in (*peaks, border)), f"{100 * np.mean([row['saturated'] for row in eyes]):.2f}"]
+    return [
+        *(f"{value:.2f}" for value in (*peaks, border)),
+        f"{100 * np.mean([row['saturated'] for row in eyes]):.2f}",
+    ]
 
 
 def _table(head, lines):
@@ -427,7 +490,11 @@ def _times(rows):
     lines = [["one pass of the net", f"{one_pass:.3f}", "1"]]
     for count in (1, *MILESTONES):
         lines.append(
-            [f"{count} evaluation{'s' * (count > 1)} of L-BFGS", f"{one * count:.2f}", f"{one * count / one_pass:.1f}"]
+            [
+                f"{count} evaluation{'s' * (count > 1)} of L-BFGS",
+                f"{one * count:.2f}",
+                f"{one * count / one_pass:.1f}",
+            ]
         )
     table = _table(["", "seconds", "times one pass"], lines)
     return f"{table}\n\n(Medians; those of {', '.join(map(str, MILESTONES))} are so many times that of one.)"
@@ -467,11 +534,18 @@ def _draw_curves(figure, rows, title):
         values = np.array(list(by.values()))
         steps = np.arange(1, values.shape[1] + 1)
         (line,) = axes.plot(steps, values.mean(axis=0), label=_from(start))
-        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15, linewidth=0)
+        axes.fill_between(
+            steps, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15, linewidth=0
+        )
     totals = [net["total"] for net in nets.values()]
     axes.axhline(np.mean(totals), color="black", label="the net, one pass")
     axes.axhspan(min(totals), max(totals), color="black", alpha=0.1, linewidth=0)
-    axes.axhline(np.mean([row["total"] for row in own.values()]), color="grey", linestyle="--", label="the photo itself")
+    axes.axhline(
+        np.mean([row["total"] for row in own.values()]),
+        color="grey",
+        linestyle="--",
+        label="the photo itself",
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend()
 
@@ -479,11 +553,15 @@ def _draw_curves(figure, rows, title):
 def _draw_counts(figure, rows, title):
     most, photos = max(row["evaluation"] for row in rows), len({row["image"] for row in rows})
     edge = 1.05 * most
-    axes = figure.add_subplot(xlabel=f"as good as so many evaluations (at the right edge: over {most})", xlim=(0, edge))
+    axes = figure.add_subplot(
+        xlabel=f"as good as so many evaluations (at the right edge: over {most})", xlim=(0, edge)
+    )
     axes.set_title(f"{title}, {photos} photo{'s' * (photos > 1)}: median, smallest to largest")
     found = {name: counts(mine) for name, mine in by_style(rows).items()}
     for k, start in enumerate(next(iter(found.values()))):
-        low, middle, high = (np.minimum([of(by[start]) for by in found.values()], edge) for of in (min, np.median, max))
+        low, middle, high = (
+            np.minimum([of(by[start]) for by in found.values()], edge) for of in (min, np.median, max)
+        )
         places = np.arange(len(found)) + 0.2 * k - 0.1
         axes.hlines(places, low, high, color=f"C{k}", alpha=0.5)
         axes.plot(middle, places, "o", color=f"C{k}", label=_from(start), clip_on=False)

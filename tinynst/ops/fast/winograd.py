@@ -24,9 +24,9 @@ import functools
 
 import numpy as np
 
-from .. import parallel
-from ..device import array_module
-from .activations import rectify
+from ...device import array_module
+from ..activations import rectify
+from . import parallel
 from .windows import as_strided, dense, extended
 
 # A row for each point, in the order 0, 1, -1, 2, -2, infinity
@@ -91,7 +91,10 @@ def _transform(xp, m, x, out):
     """out[i] = sum over k of m[i, k] x[k], for a small matrix m (I, K), x (K, ..., L) and out (I, ..., L)."""
     if xp is np:
         last = *range(1, x.ndim), 0
-        x, out = x.transpose(last), out.transpose(last)  # the long side first, and in parts, as in parallel.product
+        x, out = (
+            x.transpose(last),
+            out.transpose(last),
+        )  # the long side first, and in parts, as in parallel.product
         split = (*x.shape[:-2], *parallel.split(xp, x.shape[-2], m.size), -1)
         np.matmul(x.reshape(split), m.T, out=out.reshape(split))
     else:
@@ -171,7 +174,9 @@ def correlate(x, u, size, top, left, b, relu, mask, out):
         v = _values(xp, BT, x[image], 4 * row.start - top, -left, rows, columns, "bands", masked)
         m = parallel.scratch(xp, "tiles", (6, 6, n * rows * columns, o), x.dtype)
         parallel.product(xp, v[:, :, 0], u[:, :, panel], m)
-        if b is not None:  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
+        if (
+            b is not None
+        ):  # a constant picture has the value 1 at the points (1, 1) and 0 at the others: A' M A is all ones
             m[1, 1] += b[channels]
         y = parallel.scratch(xp, "y", (4, 4, n * rows * columns * o), x.dtype)
         _both_ways(xp, _matrix(xp, A, x.dtype).T, m.reshape(6, 6, -1), y, "bands")
@@ -212,7 +217,9 @@ def kernel_gradient(x, dy, top, left):
         for image, row in blocks:
             first, count = 4 * row.start, row.stop - row.start
             seen = x[image, :, :, c_panel * panels[0] : c_panel * (panels[-1] + 1)]
-            v = _values(xp, BT, seen, first - top, -left, count, columns, "v", panels=len(panels)).swapaxes(-1, -2)
+            v = _values(xp, BT, seen, first - top, -left, count, columns, "v", panels=len(panels)).swapaxes(
+                -1, -2
+            )
             dm = _values(xp, A, dy[image], first, 0, count, columns, "bands", panels=o // o_panel)
             for k in range(len(panels)):
                 xp.matmul(v[:, :, k, None], dm, out=du)
@@ -223,10 +230,21 @@ def kernel_gradient(x, dy, top, left):
                 else:
                     place += part
 
-    most, every = parallel.SMALL // (c_panel * o_panel), range(c // c_panel)  # tiles that a small product can have
-    if xp is np and n * rows * columns <= most and len(every) >= parallel.threads():  # the cores share the channels
+    most, every = (
+        parallel.SMALL // (c_panel * o_panel),
+        range(c // c_panel),
+    )  # tiles that a small product can have
+    if (
+        xp is np and n * rows * columns <= most and len(every) >= parallel.threads()
+    ):  # the cores share the channels
         whole, dw = [(slice(0, n), slice(0, rows))], xp.empty((3, 3, c, o), x.dtype)
-        parallel.run(job, [(whole, p, dw[:, :, c_panel * p[0] : c_panel * (p[-1] + 1)]) for p in parallel.groups(xp, every)])
+        parallel.run(
+            job,
+            [
+                (whole, p, dw[:, :, c_panel * p[0] : c_panel * (p[-1] + 1)])
+                for p in parallel.groups(xp, every)
+            ],
+        )
         return dw
     # Each block's dU goes back to dw, which takes as long for few tiles as for many
     work = parallel.groups(xp, parallel.blocks(xp, n, rows, columns, most))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, images, weights
-from .cli import UserError, given
-from .networks.vgg import LAYERS
-from .trainer import Trainer
+from ..cli import given
+from ..data import checkpoint, images, weights
+from ..errors import UserError
+from ..networks.vgg import LAYERS
+from .loop import Trainer
 
 # What may change on --resume: where things lie (that they are the same is checked), how long and where to go on
 FREE_ON_RESUME = ("resume", "out", "iterations", "every", "device", "style", "content", "samples", "vgg")
@@ -29,10 +30,18 @@ def add_run_options(parser, name):
         help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
     )
     add("--out", metavar="FOLDER", help=f"where the results go (default: runs/{name}, a new folder)")
-    add("--resume", action="store_true", help="go on with the run in --out, with the settings it was started with")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, with the settings it was started with",
+    )
     add("--init", metavar="NAME|FILE.h5|none", help="start from these weights; none: from random ones")
     add("--samples", metavar="IMAGE", nargs="+", help="test photos (default: three that ship)")
-    add("--vgg", metavar="FILE.h5", help="another VGG-16 file in Keras's layout, in place of the one that ships")
+    add(
+        "--vgg",
+        metavar="FILE.h5",
+        help="another VGG-16 file in Keras's layout, in place of the one that ships",
+    )
 
 
 def add_schedule_options(parser):
@@ -40,11 +49,28 @@ def add_schedule_options(parser):
     add = parser.add_argument
     add("--lr", type=float, default=1e-3, help="Adam's learning rate")
     add("--lr-rise", type=int, default=0, metavar="N", help="let it rise from zero over the first N steps")
-    add("--lr-decay-every", type=int, default=0, metavar="N", help="multiply it by --lr-decay-factor every N steps (0: never)")
+    add(
+        "--lr-decay-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="multiply it by --lr-decay-factor every N steps (0: never)",
+    )
     add("--lr-decay-factor", type=float, default=0.5, metavar="F", help="see --lr-decay-every")
-    add("--lr-fall", type=float, default=0.0, metavar="SHARE", help="let it fall to zero over this last share of the run")
+    add(
+        "--lr-fall",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="let it fall to zero over this last share of the run",
+    )
     add("--seed", type=int, default=0, help="of the first weights and of the photos' order")
-    add("--every", type=int, default=500, help="steps between checkpoints, with a plot and a sheet of test photos")
+    add(
+        "--every",
+        type=int,
+        default=500,
+        help="steps between checkpoints, with a plot and a sheet of test photos",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
 
 
@@ -76,7 +102,9 @@ def layer_weights(layers, values, kind, option=None):
         raise UserError(f"{option} names a layer twice")
     values = values * len(layers) if len(values) == 1 else values
     if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-        raise UserError(f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers")
+        raise UserError(
+            f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers"
+        )
     return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
@@ -104,7 +132,9 @@ def settings(parser, arguments, short_run, complete, check):
         for name in explicit.keys() - set(FREE_ON_RESUME):
             if check({**started, name: explicit[name]})[name] != started[name]:
                 shown = name.replace("_", "-")
-                raise UserError(f"--{shown} cannot change on --resume: the run was started with {started[name]}")
+                raise UserError(
+                    f"--{shown} cannot change on --resume: the run was started with {started[name]}"
+                )
         options = {**started, **{name: explicit[name] for name in FREE_ON_RESUME if name in explicit}}
     elif not explicit:
         options.update(short_run)
@@ -136,7 +166,9 @@ def check_folder(s, resumed):
     if not resumed and any((out / name).exists() for name in ("checkpoint.h5", "weights.h5")):
         raise UserError(f"{out} holds a run already: go on with it with --resume, or choose another --out")
     if Path(s["content"]).resolve() in (out.resolve(), *out.resolve().parents):
-        raise UserError(f"--out {out} lies inside --content {s['content']}: its pictures would be trained on; choose another")
+        raise UserError(
+            f"--out {out} lies inside --content {s['content']}: its pictures would be trained on; choose another"
+        )
 
 
 def read_init(path):

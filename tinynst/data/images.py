@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from .cli import UserError
-from .device import to_numpy
+from ..device import to_numpy
+from ..errors import UserError
 from .files import written_whole
 
 SAVED = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -133,7 +133,9 @@ def _reason(path, error):
     if isinstance(error, UnidentifiedImageError):
         if is_file and os.path.getsize(path) == 0:
             return "the file is empty (0 bytes)"
-        return "no image, whatever its name says, or one of zero pixels: use JPEG, PNG, WebP, TIFF, BMP or GIF"
+        return (
+            "no image, whatever its name says, or one of zero pixels: use JPEG, PNG, WebP, TIFF, BMP or GIF"
+        )
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to be meant (more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels): shrink it"
     if isinstance(error, MemoryError):
@@ -233,7 +235,9 @@ def preserve_color(stylised, content):
     """
     stylised, content = np.asarray(stylised, np.float32), np.asarray(content, np.float32)
     if stylised.shape != content.shape or stylised.shape[-1:] != (3,):
-        raise ValueError(f"preserve_color needs two (H, W, 3) of one size, not {stylised.shape} and {content.shape}")
+        raise ValueError(
+            f"preserve_color needs two (H, W, 3) of one size, not {stylised.shape} and {content.shape}"
+        )
     difference = stylised @ LUMA - content @ LUMA
     return np.clip(content + difference[..., None], 0, 255)
 
@@ -305,7 +309,9 @@ def check_writable(path):
     """
     path = Path(path)
     if path.suffix.lower() not in SAVED:
-        raise UserError(f"{path}: cannot save {path.suffix or 'a name without suffix'}: end it in {', '.join(SAVED)}")
+        raise UserError(
+            f"{path}: cannot save {path.suffix or 'a name without suffix'}: end it in {', '.join(SAVED)}"
+        )
     if path.is_dir():
         raise UserError(f"{path}: this is a folder: give the name of a file")
     return path
@@ -330,4 +336,6 @@ def save(path, image, quality=95):
             picture.save(temporary, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: could not be written as {picture.width}x{picture.height} ({reason})") from error
+        raise UserError(
+            f"{path}: could not be written as {picture.width}x{picture.height} ({reason})"
+        ) from error

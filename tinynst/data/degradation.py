@@ -12,7 +12,9 @@ def cut(image, factor):
     Raises ValueError where nothing would be left."""
     height, width = (size - size % factor for size in image.shape[:2])
     if not height or not width:
-        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}")
+        raise ValueError(
+            f"an image of {image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}"
+        )
     return image[:height, :width]
 
 
@@ -29,7 +31,9 @@ def shrink(image, factor, degradation="bicubic"):
         raise ValueError(f"degradation is {degradation!r}; choose from {', '.join(DEGRADATIONS)}")
     height, width = image.shape[:2]
     if height % factor or width % factor or not height or not width:
-        raise ValueError(f"an image of {width}x{height} cannot be shrunk by {factor}: use cut(image, {factor})")
+        raise ValueError(
+            f"an image of {width}x{height} cannot be shrunk by {factor}: use cut(image, {factor})"
+        )
     if degradation == "paper":
         image = blur(image, SIGMA)
     picture = Image.fromarray(np.rint(image).clip(0, 255).astype(np.uint8))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import images
-from .cli import UserError
-from .dataset import warn
+from ..data import images
+from ..data.photos import warn
+from ..errors import UserError
 
 # --- which file becomes which -----------------------------------------------------------------------------------------
 
@@ -20,10 +20,16 @@ def plan(inputs, out):
     Raises UserError where an input is missing, a target cannot be written, is one of the sources, or comes up twice.
     """
     if not (out and all(inputs)):
-        raise UserError("an empty name was given for an image or for -o: name a file or folder (. is this one)")
+        raise UserError(
+            "an empty name was given for an image or for -o: name a file or folder (. is this one)"
+        )
     to_folder = _is_folder(out, several=len(inputs) > 1 or Path(inputs[0]).is_dir())
     named = [pair for path in inputs for pair in _named(Path(path), Path(out) if to_folder else None)]
-    targets = [Path(out) / name for name in _output_names([name for _, name in named])] if to_folder else [Path(out)]
+    targets = (
+        [Path(out) / name for name in _output_names([name for _, name in named])]
+        if to_folder
+        else [Path(out)]
+    )
     jobs = _without_repeats([source for source, _ in named], targets)
     _check_targets(jobs)
     return jobs
@@ -52,7 +58,9 @@ def _named(path, out):
     if out is not None and path.resolve() in out.resolve().parents:
         searched = [source for source in sources if not source.parent.resolve().is_relative_to(out.resolve())]
         if not searched:
-            raise UserError(f"{path} holds no image but those in {out}, where the results go: name {out} if these are meant")
+            raise UserError(
+                f"{path} holds no image but those in {out}, where the results go: name {out} if these are meant"
+            )
         if len(searched) < len(sources):
             warn(f"passed over {len(sources) - len(searched)} images in {out}, where the results go")
         sources = searched
@@ -74,7 +82,9 @@ def _without_repeats(sources, targets):
         place = os.path.normcase(os.path.realpath(target.parent)), os.path.normcase(target.name)
         first, _ = jobs.setdefault(place, (source, target))
         if first != source and not os.path.samefile(first, source):
-            raise UserError(f"{first} and {source} would both become {target}: give them in two runs, with two -o")
+            raise UserError(
+                f"{first} and {source} would both become {target}: give them in two runs, with two -o"
+            )
     return list(jobs.values())
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import UserError
+from ..losses import StyleObjective
+from ..training.run import layer_weights
 from . import images, weights
-from .cli import UserError
-from .losses import StyleObjective
-from .runs import layer_weights
 
 GALLERY = "gallery"  # the file of many styles that ships
 IDENTITY = "identity"  # the row that was trained without a style: it gives the photo back
@@ -34,7 +34,11 @@ def record(painting, objective):
             for row in csv.DictReader(file, delimiter="\t"):
                 if row.get("file") == painting.name:
                     title = ", ".join(filter(None, (row.get("title"), row.get("year"))))
-                    found = {"title": title, "painter": row.get("author"), "source": row.get("source") or row.get("origin")}
+                    found = {
+                        "title": title,
+                        "painter": row.get("author"),
+                        "source": row.get("source") or row.get("origin"),
+                    }
                     known |= {key: value for key, value in found.items() if value}
     return known | {"objective": objective}
 
@@ -58,7 +62,11 @@ def records(about):
     """The records of the styles in weights that say `about` of themselves; of a net of one style, one."""
     if about.get("styles"):
         return about["styles"]
-    known = {"painting": about.get("style_image"), "title": about.get("summary"), "objective": objective(about.get("settings"))}
+    known = {
+        "painting": about.get("style_image"),
+        "title": about.get("summary"),
+        "objective": objective(about.get("settings")),
+    }
     return [{"name": Path(known["painting"] or "style").stem, **known}]
 
 
@@ -76,13 +84,19 @@ def objective(settings):
 
 def style_objective(vgg, painting, objective):
     """The StyleObjective of `objective`, as a record has it, for a painting (1, H, W, 3)."""
-    content, style = (layer_weights(objective[f"{k}_layers"], objective[f"{k}_weights"], k) for k in ("content", "style"))
+    content, style = (
+        layer_weights(objective[f"{k}_layers"], objective[f"{k}_weights"], k) for k in ("content", "style")
+    )
     return StyleObjective(vgg, painting, content, style, objective["tv_weight"])
 
 
 def described(record):
     """A line about a style: its title and painter, as far as they are known."""
-    return ", ".join(filter(None, (record.get("title"), record.get("painter")))) or record.get("painting") or record["name"]
+    return (
+        ", ".join(filter(None, (record.get("title"), record.get("painter"))))
+        or record.get("painting")
+        or record["name"]
+    )
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -104,7 +118,9 @@ def extract(source, name, target, half=False):
     arrays, about = weights.load(path)
     known = names(about)
     if name not in known:
-        raise UserError(f"{path} has no style {name!r}; choose from {', '.join(known) or 'none: it holds one style only'}")
+        raise UserError(
+            f"{path} has no style {name!r}; choose from {', '.join(known) or 'none: it holds one style only'}"
+        )
     if Path(target).exists() and Path(target).samefile(path):
         raise UserError(f"{target} is the file to read: give the result another name")
     one = records(about)[known.index(name)]
@@ -137,7 +153,12 @@ def resolve(text):
     try:
         return weights.find(text), None
     except UserError:
-        if known and not text.endswith(".h5") and not Path(text).exists() and text not in weights.shipped(None):
+        if (
+            known
+            and not text.endswith(".h5")
+            and not Path(text).exists()
+            and text not in weights.shipped(None)
+        ):
             _mixture(text, (*known, *weights.shipped("style")))  # says which word is wrong
         raise
 
@@ -149,11 +170,15 @@ def _mixture(text, known):
         name, _, share = word.partition(":")
         if name not in known:
             there = ", ".join(known) or "none: it holds one style only"
-            raise UserError(f"there are no style weights called '{name}': choose from {there}, or give the path of a .h5 file")
+            raise UserError(
+                f"there are no style weights called '{name}': choose from {there}, or give the path of a .h5 file"
+            )
         try:
             mix[name] = mix.get(name, 0.0) + (float(share) if share else 1.0)
         except ValueError:
-            raise UserError(f"--style: the share of {name} is {share!r}; it should be a number, as in {name}:0.5") from None
+            raise UserError(
+                f"--style: the share of {name} is {share!r}; it should be a number, as in {name}:0.5"
+            ) from None
     return mix
 
 
@@ -163,5 +188,7 @@ def shipped():
     for file in sorted(weights.shipped("style"), key=lambda name: name != GALLERY):
         about = weights.read_about(weights.find(file))
         several = names(about)
-        found |= {(record["name"] if several else file): {"file": file, **record} for record in records(about)}
+        found |= {
+            (record["name"] if several else file): {"file": file, **record} for record in records(about)
+        }
     return found

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, images
-from .cli import UserError
-from .device import copy_arrays, to_numpy
-from .files import only_run, written_whole
-from .optim import Adam
+from ..data import checkpoint, images
+from ..data.files import only_run, written_whole
+from ..device import copy_arrays, to_numpy
+from ..errors import UserError
+from ..optim import Adam
 
 
 def learning_rate(iteration, iterations, lr, rise=0, decay_every=0, decay_factor=0.5, fall=0.0):
@@ -70,7 +70,9 @@ class Loop:
                 self._steps(batches)
                 self.save()
         except BlockingIOError:
-            raise UserError(f"another run is at work in {self.out}: wait for it, or choose another --out") from None
+            raise UserError(
+                f"another run is at work in {self.out}: wait for it, or choose another --out"
+            ) from None
         finally:
             for s, handler in old.items():
                 signal.signal(s, handler)
@@ -153,7 +155,9 @@ class Trainer(Loop):
     def save(self):
         """Checkpoint, weights, plot and sheet, each whole or not at all; the checkpoint first."""
         groups = {"net": {**self.task.net.parameters(), **self.task.net.buffers()}, **self.adam.state()[0]}
-        groups = {group: {name: to_numpy(array) for name, array in named.items()} for group, named in groups.items()}
+        groups = {
+            group: {name: to_numpy(array) for name, array in named.items()} for group, named in groups.items()
+        }
         for group, named in groups.items():
             for name, array in named.items():
                 if not np.isfinite(array).all():
@@ -202,12 +206,20 @@ class _Progress:
             self.last = now
             rate = (iteration - self.start) / max(now - self.begin, 1e-9)
             left = tqdm.format_interval((self.total - iteration) / rate)
-            print(f"iteration {iteration}/{self.total}  {words}  {rate:.2f} it/s  {left} left", file=sys.stderr, flush=True)
+            print(
+                f"iteration {iteration}/{self.total}  {words}  {rate:.2f} it/s  {left} left",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _means(history):
     """{term: mean over these iterations}"""
-    return {name: sum(terms[name] for _, terms in history) / len(history) for name in history[0][1]} if history else {}
+    return (
+        {name: sum(terms[name] for _, terms in history) / len(history) for name in history[0][1]}
+        if history
+        else {}
+    )
 
 
 def _write_losses(path, history):

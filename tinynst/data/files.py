@@ -23,7 +23,9 @@ def written_whole(path):
     try:
         yield temporary
         with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
-            os.fsync(file.fileno())  # on the disk before the name points at it: a power cut leaves the old file or the new
+            os.fsync(
+                file.fileno()
+            )  # on the disk before the name points at it: a power cut leaves the old file or the new
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..parallel import scratch
+from .parallel import scratch
 
 
 def extended(xp, x, top, bottom, left, right, name, mask=None):
@@ -57,7 +57,9 @@ def planar_patches(xp, x, kernel, rows, columns, stride=1):
     planes = scratch(xp, "planes", (c, *x.shape[:3]), x.dtype)
     planes[...] = x.transpose(3, 0, 1, 2)
     sc, sn, sh, sw = planes.strides
-    view = as_strided(xp)(planes, (c, kh, kw, x.shape[0], rows, columns), (sc, sh, sw, sn, sh * stride, sw * stride))
+    view = as_strided(xp)(
+        planes, (c, kh, kw, x.shape[0], rows, columns), (sc, sh, sw, sn, sh * stride, sw * stride)
+    )
     patch = scratch(xp, "patch", view.shape, x.dtype)
     patch[...] = view
     return patch.reshape(c * kh * kw, -1).T

@@ -1,0 +1,1 @@
+"""Files in and out: images, photos to train on, weights, checkpoints, styles."""
