@@ -190,7 +190,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.h5"
     checkpoint.save(path, {"net": {"a": np.ones(3)}}, {"iteration": 1})
     code = (
-        "import resource, sys, numpy as np; from tinynst import checkpoint\n"
+        "import resource, sys, numpy as np; from tinynst.data import checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
         "try: checkpoint.save(sys.argv[1], {'net': {'a': np.ones(100000)}}, {'iteration': 2})\n"
         "except OSError as error: sys.exit('refused: ' + str(error))"

@@ -62,8 +62,8 @@ class Settings:
 
     @classmethod
     def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`. What is not given is
-        absent from the result of `parse_args`, so `cls(**vars(parser.parse_args()))` knows which were given."""
+        """Give the argparse `parser` an option for each setting, or for those in `names`. What is not given
+        is absent from the result of `parse_args`, so `cls(**vars(parser.parse_args()))` knows what was."""
         for field in dataclasses.fields(cls):
             if names is None or field.name in names:
                 default = getattr(cls(), field.name)

@@ -135,7 +135,7 @@ class Worker:
         env = os.environ | dict.fromkeys(
             ("TINYNST_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count
         )
-        command = [sys.executable, "-c", "from tinynst.bench_sides import work; work()"]
+        command = [sys.executable, "-c", "from tinynst.tools.bench_sides import work; work()"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
