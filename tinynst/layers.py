@@ -1,10 +1,10 @@
 """A layer is an operation with its parameters and what its forward pass keeps for the backward pass.
 
-    y = layer.forward(x, training=False)            training=True keeps what backward needs, until backward uses it
-    dx = layer.backward(dy, need=("x", "w"))        dx is None without "x"; without "w" there are no parameter gradients
+    y = layer.forward(x, training=False)            training=True keeps what one backward needs
+    dx = layer.backward(dy, need=("x", "w"))        None without "x"; no parameter gradients without "w"
 
-Three dicts of arrays: `parameters()`, which are learnt; `gradients()`, with the same names, after a backward pass; and
-`buffers()`, which are saved but not learnt (batch norm's running statistics).
+Three dicts of arrays: `parameters()`, which are learnt; `gradients()`, with the same names, after a backward
+pass; and `buffers()`, which are saved but not learnt (batch norm's running statistics).
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from . import ops
 
 
 class Layer:
-    """The base of all layers. A `conditional` layer's forward takes a mixture of styles as well. A `frozen` layer has
-    parameters that are not learnt: it computes no gradients with respect to them."""
+    """The base of all layers. A `conditional` layer's forward takes a mixture of styles as well. A `frozen`
+    layer has parameters that are not learnt: it computes no gradients with respect to them."""
 
     conditional = False
     frozen = False
@@ -75,8 +75,8 @@ def _uniform(rng, shape, fan_in, xp, dtype):
 
 
 class Conv(Layer):
-    """ops.conv2d with kernel w (kernel, kernel, inputs, outputs) and, with `bias`, b (outputs,). A norm right after the
-    convolution would subtract b again, so there it is left out."""
+    """ops.conv2d with kernel w (kernel, kernel, inputs, outputs) and, with `bias`, b (outputs,). A norm right
+    after the convolution would subtract b again, so there it is left out."""
 
     def __init__(self, inputs, outputs, kernel, stride=1, pad=0, bias=False, *, rng, xp=np, dtype=np.float32):
         fan_in = kernel * kernel * inputs
@@ -139,7 +139,7 @@ class InstanceNorm(Layer):
 
 
 class ConditionalInstanceNorm(InstanceNorm):
-    """ops.conditional_instance_norm: instance norm with one row of gamma and beta for each of `styles` styles."""
+    """ops.conditional_instance_norm: a row of gamma and beta for each of `styles` styles."""
 
     conditional = True
 
@@ -239,7 +239,7 @@ class ScaledTanh(_Plain):
 
 
 class Sequential(Layer):
-    """Layers one after another, each with a name: {"conv1": Conv(...), ...}. A parameter is called "conv1.w"."""
+    """Layers one after another, by name: {"conv1": Conv(...), ...}. A parameter is called "conv1.w"."""
 
     def __init__(self, layers):
         super().__init__()
@@ -255,7 +255,7 @@ class Sequential(Layer):
         return x
 
     def backward(self, dy, need=("x", "w")):
-        """Without "x" in `need` it stops at the first layer that learns, because nothing below it needs a gradient."""
+        """Without "x" in `need` it stops at the first layer that learns: none below needs a gradient."""
         layers = list(self.layers.values())
         if "x" not in need:
             while layers and not layers[0].learnt():
@@ -289,7 +289,7 @@ class Sequential(Layer):
         return shape
 
     def table(self, shape):
-        """A text table: each layer, its output for one image of `shape` (H, W, C), and its number of parameters."""
+        """A text table: each layer, its output for an image of `shape` (H, W, C), its parameters."""
         height, width, channels = shape
         rows, total = [("layer", "kind", f"output for {height}x{width}x{channels}", "parameters")], 0
         for name, layer in self.layers.items():
@@ -303,8 +303,9 @@ class Sequential(Layer):
 
 
 class Residual(Sequential):
-    """y = layers(x) + x, where x is cropped by `crop` on each side to the size that unpadded convolutions leave. He et al.,
-    arXiv:1512.03385; without a ReLU after the addition, as in Gross and Wilber's variant, which the paper uses."""
+    """y = layers(x) + x, where x is cropped by `crop` on each side to the size that unpadded convolutions
+    leave. He et al., arXiv:1512.03385; without a ReLU after the addition, as in Gross and Wilber's variant,
+    which the paper uses."""
 
     def __init__(self, layers, crop=0):
         super().__init__(layers)

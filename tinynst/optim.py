@@ -10,14 +10,14 @@ from .ops.fast import parallel
 
 
 class Adam:
-    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. `parameters`: {name: array}, updated in place by `step`.
+    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. `step` updates `parameters`, {name: array}, in place.
 
         m = b1*m + (1 - b1)*g           a running mean of the gradient
         v = b2*v + (1 - b2)*g^2         and of its square
-        p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t), because m and v start at zero
+        p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
 
-    Each number moves by about lr, however large its gradient is. `rates` {name: factor} scales lr for single parameters.
-    Raises ValueError for settings out of range.
+    m^ and v^ correct for the start at zero. Each number moves by about lr, however large its gradient is. `rates` {name: factor} scales lr for single
+    parameters. Raises ValueError for settings out of range.
     """
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
@@ -34,7 +34,7 @@ class Adam:
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
     def step(self, gradients):
-        """Update every parameter from {name: gradient}. Raises ValueError unless names and shapes are the parameters'."""
+        """Update every parameter from {name: gradient}. Raises ValueError for other names or shapes."""
         _check(gradients, self.parameters)
         self.t += 1
         b1, b2 = self.betas
@@ -60,11 +60,11 @@ class Adam:
             self.parameters[name] -= change
 
     def state(self):
-        """What a checkpoint needs next to the parameters: {"m": {...}, "v": {...}} and the number of steps."""
+        """What a checkpoint needs: {"m": {...}, "v": {...}} and the number of steps."""
         return {"m": self.m, "v": self.v}, self.t
 
     def load(self, moments, t):
-        """Restore what `state` returned, as NumPy arrays too. Raises ValueError unless names and shapes match."""
+        """Restore what `state` returned (NumPy will do). Raises ValueError for other names or shapes."""
         for kind, own in (("m", self.m), ("v", self.v)):
             copy_arrays(moments[kind], own)
         self.t = t
@@ -85,28 +85,29 @@ def _check(gradients, parameters):
 
 
 class LBFGS:
-    """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms 7.4, 7.5, 3.5, 3.6.
+    """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms
+    7.4, 7.5, 3.5, 3.6.
 
-    Newton's step divides the gradient by the matrix of second derivatives, which for a 256x256 image would have 4e10 numbers.
-    L-BFGS estimates the product of its inverse with the gradient from the last `memory` steps s and the changes y of the
-    gradient along them, so that a step of length 1 is about Newton's.
+    Newton's step divides the gradient by the matrix of second derivatives, which for a 256x256 image would
+    have 4e10 numbers. L-BFGS estimates the product of its inverse with the gradient from the last `memory`
+    steps s and the changes y of the gradient along them, so that a step of length 1 is about Newton's.
 
-    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the gradients and
-    the value at the parameters, and moves the parameters to the next point to evaluate:
+    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the
+    gradients and the value at the parameters, and moves the parameters to the next point to evaluate:
 
         for _ in range(evaluations):
             value, gradients = objective(parameters)
             optimizer.step(gradients, value)
         parameters = optimizer.best()           # the lowest point that was evaluated
 
-    first_step: how far the first step moves the number that moves most, in the parameters' units. c1, c2: a step must lower
-    the value by c1 of what the slope predicts and leave at most c2 of the slope (3.7); both are loose, so that mostly the
-    first length is accepted: one evaluation per iteration. longest_search: evaluations on one line after which the best of
-    them is taken. `converged` is set when even the gradient leads no further down; then `step` moves nothing. Dot products
-    are summed in float64.
+    first_step: how far the first step moves the number that moves most, in the parameters' units. c1, c2: a
+    step must lower the value by c1 of what the slope predicts and leave at most c2 of the slope (3.7); both
+    are loose, so that mostly the first length is accepted: one evaluation per iteration. longest_search:
+    evaluations on one line after which the best of them is taken. `converged` is set when even the gradient
+    leads no further down; then `step` moves nothing. Dot products are summed in float64.
 
-    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first value or gradient
-    that is not finite; from later ones it steps back.
+    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first
+    value or gradient that is not finite; from later ones it steps back.
     """
 
     def __init__(self, parameters, memory=20, first_step=1.0, c1=1e-4, c2=0.9, longest_search=12):
@@ -128,7 +129,7 @@ class LBFGS:
         self.evaluations, self.converged = 0, False
 
     def step(self, gradients, value):
-        """Take the gradients and the value (a number) at the parameters, and move these to the next point to evaluate."""
+        """Take the gradients and the value at the parameters; move them to the next point to evaluate."""
         gradients, value = _named(gradients), float(value)
         _check(gradients, self.parameters)
         self.evaluations += 1
@@ -223,8 +224,9 @@ class LBFGS:
         return arrays, {**numbers, "evaluations": self.evaluations, "converged": self.converged}
 
     def load(self, arrays, numbers):
-        """Restore what `state` returned, also after a trip through NumPy and JSON, and the parameters' values with it: the
-        run continues bit for bit. Raises ValueError unless the parameters have as many numbers."""
+        """Restore what `state` returned, also after a trip through NumPy and JSON, and the parameters' values
+        with it: the run continues bit for bit. Raises ValueError unless the parameters have as many
+        numbers."""
         xp = array_module(self.x)
 
         def own(array):
@@ -246,11 +248,11 @@ class LBFGS:
 
 
 def next_length(tried, c1=1e-4, c2=0.9):
-    """The next length to try on a line, or None to accept the last: strong Wolfe conditions (3.7), algorithms 3.5 and 3.6.
+    """The next length to try, None to accept the last: strong Wolfe conditions (3.7), algorithms 3.5 and 3.6.
 
-    tried: [(length, value, slope), ...] in the order of evaluation, from the start (0.0, value, slope) on. Between `low`, the
-    lowest point that fulfils the first condition, and `high`, on the other side of a minimum, there is a point that fulfils
-    both. A value or slope that is not finite counts as high.
+    tried: [(length, value, slope), ...] in the order of evaluation, from the start (0.0, value, slope) on.
+    Between `low`, the lowest point that fulfils the first condition, and `high`, on the other side of a
+    minimum, there is a point that fulfils both. A value or slope that is not finite counts as high.
     """
     (_, start_value, start_slope), *looked = tried
     before = low = tried[0]

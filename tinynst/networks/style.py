@@ -3,15 +3,15 @@
 import numpy as np
 
 from ..device import array_module
-from ..layers import BatchNorm, ConditionalInstanceNorm, InstanceNorm, ReflectPad, ScaledTanh, Sequential
+from ..layers import InstanceNorm, ReflectPad, ScaledTanh, Sequential
 from ..ops import arguments
 from .transform import NORMS, PAD, PADDINGS, SPAN, STYLE_UPSAMPLINGS, Blocks, TransformNet, check_options
 
 
 class StyleNet(TransformNet):
-    """RGB images in 0..255 in, stylised images of the same size out. The layers work on images minus VGG's mean colour, as in
-    the official code. A net of several styles has their names in `styles`, and in `style` its default mixture (S,): its
-    first style, until it is set."""
+    """RGB images in 0..255 in, stylised images of the same size out. The layers work on images minus VGG's
+    mean colour, as in the official code. A net of several styles has their names in `styles`, and in `style`
+    its default mixture (S,): its first style, until it is set."""
 
     kind = "style"
 
@@ -21,7 +21,7 @@ class StyleNet(TransformNet):
         self.style = self.mixture(0) if self.styles else None
 
     def forward(self, images, training=False, style=None):
-        """images (N, H, W, 3), any H and W >= 1, RGB in 0..255 -> the same shape. `training` keeps what backward needs.
+        """images (N, H, W, 3), any H and W >= 1, RGB in 0..255 -> the same shape.
         `style`: see `mixture`; or its result, (S,), or one for each image, (N, S)."""
         x, mean = self._centred(images)
         y = self.layers.forward(x, training, self._rows(images, style))
@@ -40,7 +40,7 @@ class StyleNet(TransformNet):
         return self.layers.backward(dy, need)
 
     def mixture(self, style):
-        """How much of each style, (S,) NumPy adding up to one: a row's number, a style's name, or {name: share}.
+        """The share of each style, (S,) NumPy, sum one, from a row's number, a name, or {name: share}.
 
         Raises ValueError for a style that the net does not have and for shares that are negative or all zero.
         """
@@ -71,9 +71,9 @@ class StyleNet(TransformNet):
         )
 
     def learn_norms_only(self):
-        """From now on only the norms' gamma and beta are learnt, the styles' rows: backward makes no other gradients."""
+        """From now on only the norms' gamma and beta are learnt; backward makes no other gradients."""
         for layer in self.layers.leaves():
-            layer.frozen = not isinstance(layer, InstanceNorm | BatchNorm | ConditionalInstanceNorm)
+            layer.frozen = not isinstance(layer, InstanceNorm)  # the base of all norms
 
     def about(self):
         names = self.styles
@@ -92,14 +92,16 @@ def style_net(
     xp=np,
     dtype=np.float32,
 ):
-    """Table 1: reflection padding 40; convs 9x9xW, 3x3x2W stride 2, 3x3x4W stride 2; five residual blocks of 4W, each two
-    unpadded 3x3 convs; two convs 3x3 of stride 1/2 back to W; conv 9x9x3 and 150*tanh. Norm and ReLU after every conv but
-    the last and the residual blocks' second (norm only). W = `width` (the paper's 32; the official instance-norm nets: 16).
+    """Table 1: reflection padding 40; convs 9x9xW, 3x3x2W stride 2, 3x3x4W stride 2; five residual blocks of
+    4W, each two unpadded 3x3 convs; two convs 3x3 of stride 1/2 back to W; conv 9x9x3 and 150*tanh. Norm and
+    ReLU after every conv but the last and the residual blocks' second (norm only). W = `width` (the paper's
+    32; the official instance-norm nets: 16).
 
     norm: "instance" (Ulyanov et al., arXiv:1607.08022) or "batch"
     upsample: "nearest", "smooth": enlarge, then a 3x3 conv, instead of each transposed convolution
     styles: their number or their names; with several, each has its own rows in the norms (arXiv:1610.07629)
-    padding: "each": reflection at each convolution instead of 40 pixels before the first: 40% fewer pixels at 256x256
+    padding: "each": reflection at each convolution instead of 40 pixels before the first: 40% fewer pixels at
+        256x256
     Raises ValueError for a wrong option.
     """
     check_options(

@@ -9,8 +9,9 @@ from .transform import FACTORS, SPAN, SUPERRES_NORMS, UPSAMPLINGS, Blocks, Trans
 
 
 class SuperResolutionNet(TransformNet):
-    """RGB images in 0..255 in, images of `factor` times the height and width out. The layers work on images minus VGG's mean
-    colour, divided by SPAN. With `residual` their result is added to bicubic enlargement, otherwise to the mean colour."""
+    """RGB images in 0..255 in, images of `factor` times the height and width out. The layers work on images
+    minus VGG's mean colour, divided by SPAN. With `residual` their result is added to bicubic enlargement,
+    otherwise to the mean colour."""
 
     kind, shown = "superres", 64
 
@@ -27,7 +28,8 @@ class SuperResolutionNet(TransformNet):
         return y + (ops.upsample_bicubic(images, self.factor)[0] if self.residual else mean)
 
     def backward(self, dy, need=("x", "w")):
-        """The gradient with respect to the images (None without "x" in `need`), from dy (N, factor*H, factor*W, 3)."""
+        """The gradient with respect to the images (None without "x" in `need`), from dy (N, factor*H,
+        factor*W, 3)."""
         images, y = self._forward_shapes()
         arguments.shape("dy", dy, *y)
         dx = self.layers.backward(dy, need)
@@ -45,14 +47,15 @@ class SuperResolutionNet(TransformNet):
 def super_resolution_net(
     factor, norm="batch", upsample="transpose", residual=False, width=64, *, seed=0, xp=np, dtype=np.float32
 ):
-    """Table 2: conv 9x9xW; four residual blocks of W, each two 3x3 convs; log2(factor) convs 3x3xW of stride 1/2; conv 9x9x3
-    and 150*tanh. Zero padding; norm and ReLU after every conv but the last and the residual blocks' second (norm only).
-    W = `width`.
+    """Table 2: conv 9x9xW; four residual blocks of W, each two 3x3 convs; log2(factor) convs 3x3xW of stride
+    1/2; conv 9x9x3 and 150*tanh. Zero padding; norm and ReLU after every conv but the last and the residual
+    blocks' second (norm only). W = `width`.
 
     factor: 2, 4 or 8
     norm: "batch", or "none": biases instead of the norms
     upsample: "nearest": enlarge, then a 3x3 conv, instead of each transposed convolution
-    residual: the result is added to bicubic enlargement, from which the net then starts (within a grey level or so)
+    residual: the result is added to bicubic enlargement, from which the net then starts (within a grey level or
+        so)
     Raises ValueError for a wrong option.
     """
     options = {"factor": factor, "norm": norm, "upsample": upsample, "residual": residual, "width": width}

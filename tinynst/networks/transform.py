@@ -1,4 +1,5 @@
-"""What the style net and the super-resolution net share: their building blocks, and how they are used, loaded and saved."""
+"""What the style net and the super-resolution net share: their building blocks, and how they are used, loaded
+and saved."""
 
 import numpy as np
 
@@ -29,7 +30,7 @@ SPAN = 150.0  # the scale of tanh (see ops/activations.py); the super-resolution
 
 
 def check_options(width, **choices):
-    """Raise ValueError unless each value of {option: (value, allowed)} is allowed and the width is at least 1."""
+    """Raise ValueError unless the value of each option=(value, allowed) is allowed and the width >= 1."""
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, allowed))}")
@@ -42,7 +43,7 @@ class Blocks:
 
     norm: "instance", "batch", or "none", where the convolutions have biases instead
     upsample: "transpose", or the way to enlarge before a 3x3 convolution: "nearest", "smooth"
-    padding: "zero" at each convolution; "each", reflection at each; "outer", zero, but none in the residual blocks
+    padding: "zero"; "each", reflection at each convolution; "outer", zero, but none in the residual blocks
     styles: 0, or the number of rows in each norm
     """
 
@@ -87,8 +88,9 @@ class Blocks:
 
 
 class TransformNet:
-    """The base of both nets: RGB images (N, H, W, 3) in 0..255 in and out, of any size. The result can reach a little beyond
-    0..255 and is clipped when it is saved. `options` holds what the net was built with, `xp` its array module."""
+    """The base of both nets: RGB images (N, H, W, 3) in 0..255 in and out, of any size. The result can reach
+    a little beyond 0..255 and is clipped when it is saved. `options` holds what the net was built with, `xp`
+    its array module."""
 
     kind, shown = "transform", 256  # the kind of weights file; the side of the image in its table
 
@@ -123,7 +125,7 @@ class TransformNet:
         return self.layers.buffers()
 
     def load(self, arrays):
-        """Copy {name: NumPy array} into the parameters and buffers. Raises ValueError unless names and shapes match."""
+        """Copy {name: NumPy array} into the parameters and buffers. Raises ValueError for other names, shapes."""
         copy_arrays(arrays, {**self.parameters(), **self.buffers()})
 
     def about(self):
@@ -133,7 +135,8 @@ class TransformNet:
     def save(self, path, style=None):
         """Write the net as a weights file (.h5) that the commands and `load_style` or `load_superres` read.
 
-        style: the painting's file, for a net of one style: its name and a thumbnail are stored with the weights
+        style: the painting's file, for a net of one style: its name and a thumbnail are stored with the
+            weights
         Raises UserError for a painting that cannot be read.
         """
         from ..data import images, weights  # here, because a net in memory needs no files

@@ -1,8 +1,9 @@
-"""VGG-16, the fixed net whose features the losses compare: features at any of its 13 layers, and the gradient back to the image.
+"""VGG-16, the fixed net whose features the losses compare: features at any of its 13 layers, and the gradient
+back to the image.
 
-Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556: 3x3
-convolutions with ReLU in five blocks, a 2x2 max pool between the blocks. "relu3_2" is the second convolution of the third
-block, after its ReLU.
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556:
+3x3 convolutions with ReLU in five blocks, a 2x2 max pool between the blocks. "relu3_2" is the second
+convolution of the third block, after its ReLU.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ from ..device import array_module
 from ..layers import Layer, MaxPool, Sequential
 from ..ops import arguments
 
-# VGG was trained on BGR images in 0..255, minus the mean colour of ImageNet. VGG16 takes RGB: instead of reversing the
-# channels of every image, it reverses them once in the first kernel.
+# VGG was trained on BGR images in 0..255, minus the mean colour of ImageNet. VGG16 takes RGB: it reverses the
+# channels once in its first kernel, not in every image.
 MEAN_RGB = (123.68, 116.779, 103.939)
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block
@@ -22,8 +23,8 @@ STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
 def check_images(net, images):
-    """The array module of `images` (N, H, W, 3). Raises ValueError for another shape, TypeError for another dtype or for
-    images on another device than the net's."""
+    """The array module of `images` (N, H, W, 3). Raises ValueError for another shape, TypeError for another
+    dtype or for images on another device than the net's."""
     xp = arguments.floating(images=images)
     if xp is not net.xp:
         devices = (
@@ -39,7 +40,7 @@ def check_images(net, images):
 
 
 class FixedConv(Layer):
-    """A 3x3 convolution with ReLU whose kernel never changes, so that its Winograd transforms are computed once."""
+    """A 3x3 convolution with ReLU and a constant kernel: its Winograd transforms are computed once."""
 
     frozen = True
 
@@ -63,10 +64,12 @@ class FixedConv(Layer):
 class VGG16:
     """Fixed weights; features of RGB images and gradients back to them. Make one with `VGG16.load()`.
 
-    `layers` is a Sequential of conv1_1, conv1_2, pool1, conv2_1, ...; `xp` is the array module of the weights."""
+    `layers` is a Sequential of conv1_1, conv1_2, pool1, conv2_1, ...; `xp` is the array module of the
+    weights."""
 
     def __init__(self, weights, xp=np):
-        """`weights`: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...} as `read_vgg16` returns them (first kernel for BGR)."""
+        """`weights`: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...} as `read_vgg16` returns them (first kernel
+        for BGR)."""
         layers = {}
         for name, (w, b) in weights.items():
             if name == "conv1_1":
@@ -76,11 +79,12 @@ class VGG16:
             layers[name] = FixedConv(xp.asarray(np.ascontiguousarray(w)), xp.asarray(b))
         self.layers = Sequential(layers)
         self.xp = array_module(*self.layers.parameters().values())
-        self._reached = []  # the names of the layers that the last forward pass with training=True went through
+        self._reached = []  # the layers that the last forward pass with training=True went through
 
     @classmethod
     def load(cls, path=None, xp=np):
-        """The weights in `path`, a Keras VGG-16 file (None: those that ship), on the device of `xp`. Raises UserError."""
+        """The weights in `path`, a Keras VGG-16 file (None: those that ship), on the device of `xp`. Raises
+        UserError."""
         from ..data.weights import read_vgg16  # here, because a net made from arrays needs no files
 
         return cls(read_vgg16(path), xp)
@@ -89,11 +93,12 @@ class VGG16:
         return f"VGG16\n{self.layers.table((256, 256, 3))}"
 
     def forward(self, images, layers=STYLE_LAYERS, training=True):
-        """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the last of them.
+        """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the
+        last of them.
 
-        The features belong to what backward needs: read them, do not write to them. `training=False` keeps nothing for a
-        backward pass, and what an earlier pass kept stays. Raises ValueError for an unknown layer or for images that are
-        too small for it, TypeError for a wrong dtype or device.
+        The features belong to what backward needs: read them, do not write to them. `training=False` keeps
+        nothing for a backward pass, and what an earlier pass kept stays. Raises ValueError for an unknown
+        layer or for images that are too small for it, TypeError for a wrong dtype or device.
         """
         xp = check_images(self, images)
         layers = (layers,) if isinstance(layers, str) else layers
@@ -120,8 +125,8 @@ class VGG16:
         return features
 
     def backward(self, gradients):
-        """The gradient with respect to the images of the last forward pass, from {name: gradient of that feature}. Raises
-        ValueError for a layer that the forward pass did not reach."""
+        """The gradient with respect to the images of the last forward pass, from {name: gradient of that
+        feature}. Raises ValueError for a layer that the forward pass did not reach."""
         taps = [name.replace("conv", "relu") for name in self._reached]
         for name in gradients:
             if name not in taps:
