@@ -382,7 +382,7 @@ def test_many_styles_on_a_gpu(xp):
         assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max(), name
 
 
-# --- super-resolution -------------------------------------------------------------------------------------------------
+# --- super-resolution ---
 
 SUPERRES = [
     {"factor": 2},
@@ -523,7 +523,7 @@ def test_superres_backward_without_forward_and_with_a_wrong_dy():
     assert net.backward(np.zeros((1, 16, 16, 3), np.float32), need=("w",)) is None
 
 
-# --- printed and saved ------------------------------------------------------------------------------------------------
+# --- printed and saved ---
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from .ops.fast import parallel
 
 
 class Adam:
-    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. `step` updates `parameters`, {name: array}, in place.
+    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. Changes `parameters` {name: array} in place.
 
         m = b1*m + (1 - b1)*g           a running mean of the gradient
         v = b2*v + (1 - b2)*g^2         and of its square
         p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
 
-    m^ and v^ correct for the start at zero. Each number moves by about lr, however large its gradient is. `rates` {name: factor} scales lr for single
-    parameters. Raises ValueError for settings out of range.
+    m^ and v^ correct for the start at zero. Each number moves by about lr, however large its gradient is.
+    `rates` {name: factor} scales lr for single parameters. Raises ValueError for settings out of range.
     """
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):

@@ -54,8 +54,7 @@ def super_resolution_net(
     factor: 2, 4 or 8
     norm: "batch", or "none": biases instead of the norms
     upsample: "nearest": enlarge, then a 3x3 conv, instead of each transposed convolution
-    residual: the result is added to bicubic enlargement, from which the net then starts (within a grey level or
-        so)
+    residual: the result is added to bicubic enlargement, and the net starts within a grey level or so of it
     Raises ValueError for a wrong option.
     """
     options = {"factor": factor, "norm": norm, "upsample": upsample, "residual": residual, "width": width}
