@@ -125,7 +125,7 @@ class TransformNet:
         return self.layers.buffers()
 
     def load(self, arrays):
-        """Copy {name: NumPy array} into parameters and buffers. Raises ValueError for other names or shapes."""
+        """Copy {name: NumPy array} into the net. Raises ValueError for other names or shapes."""
         copy_arrays(arrays, {**self.parameters(), **self.buffers()})
 
     def about(self):
