@@ -11,7 +11,7 @@ from tinynst import ops
 from tinynst.errors import UserError
 from tinynst.gradcheck import command, gradcheck, main
 from tinynst.gradcheck.cases import CASES, Case, check_case, operation_case
-from tinynst.networks.transform import style_net
+from tinynst.networks import style_net
 
 
 def draw(*shapes, seed=3):

@@ -1,4 +1,5 @@
-"""Layers: their operation's numbers, their gradients, what they keep and give up, and how they are put together."""
+"""Layers: their operation's numbers, their gradients, what they keep and give up, and how they are put
+together."""
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def residual(xp, last_relu=False):
 class Mixed(ConditionalInstanceNorm):
     """With a mixture of its own, so that it is called as the others are."""
 
-    def forward(self, x, training):
+    def forward(self, x, training=False):
         xp = array_module(x)
         return super().forward(
             x, training, xp.asarray(np.array([[0.2, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 0.0]]))
@@ -146,10 +147,23 @@ def test_without_the_input_gradient(xp, build):
     expected = {name: to_numpy(g) for name, g in layer.gradients().items()}
     other = start(build(xp))
     y = other.forward(image(xp), True)
-    other.backward(asarray(np.random.default_rng(2).standard_normal(y.shape), xp), input_gradient=False)
+    other.backward(asarray(np.random.default_rng(2).standard_normal(y.shape), xp), need=("w",))
     assert other.gradients().keys() == expected.keys()
     for name, gradient in other.gradients().items():
         assert np.array_equal(to_numpy(gradient), expected[name])
+
+
+def test_the_input_gradient_alone(xp, build):
+    _, dy, expected = run(xp, start(build(xp)))
+    layer = start(build(xp))
+    layer.forward(image(xp), True)
+    assert np.array_equal(to_numpy(layer.backward(dy, need=("x",))), to_numpy(expected))
+    assert layer.gradients() == {}
+
+
+def test_the_shape_that_a_layer_promises(xp, build):
+    layer = build(xp)
+    assert layer.out_shape(IMAGE[1:]) == layer.forward(image(xp)).shape[1:]
 
 
 def test_memory_of_one_forward_for_one_backward(xp, build):
@@ -162,10 +176,11 @@ def test_memory_of_one_forward_for_one_backward(xp, build):
     layer.backward(dy)
     with pytest.raises(RuntimeError, match=message):  # used up
         layer.backward(dy)
+    layer = start(build(xp))
+    _, dy, expected = run(xp, layer)
     layer.forward(image(xp), True)
-    layer.forward(image(xp), False)
-    with pytest.raises(RuntimeError, match=message):  # nothing stale is left behind
-        layer.backward(dy)
+    layer.forward(image(xp, seed=9), False)  # leaves alone what the training pass kept
+    assert np.array_equal(to_numpy(layer.backward(dy)), to_numpy(expected))
 
 
 def test_training_and_use_leave_the_arguments_alone(xp, build):
@@ -215,7 +230,8 @@ def test_batch_norm_used_alone_reads_its_statistics(xp):
 
 
 def test_start(xp):
-    """Uniform in +-1/sqrt(fan in), from the generator given; norms begin as the identity; kinds as asked for."""
+    """Uniform in +-1/sqrt(fan in), from the generator given; norms begin as the identity; kinds as asked
+    for."""
     conv = Conv(16, 40, 5, bias=True, rng=np.random.default_rng(0), xp=xp)
     w = to_numpy(conv.parameters()["w"])
     limit = 1 / np.sqrt(5 * 5 * 16)
@@ -245,17 +261,19 @@ def test_sequential_names(xp):
 
 
 def test_sequential_stops_where_nothing_is_learnt(monkeypatch):
-    """Without the input's gradient neither the padding goes backward nor the first convolution to its input."""
+    """Without the input's gradient neither the padding goes backward nor the first convolution to its
+    input."""
     net = chain(np)
     y = net.forward(image(np), True)
     folded = counted(monkeypatch, net.layers["pad"], "backward")
-    assert net.backward(np.ones(y.shape), input_gradient=False) is None
+    assert net.backward(np.ones(y.shape), need=("w",)) is None
     assert folded == []
     assert list(net.gradients()) == list(net.parameters())
 
 
 def test_residual_by_hand(xp):
-    """With weights of zero the block is its centre crop, and the gradient by x is dy with a border of zeros."""
+    """With weights of zero the block is its centre crop, and the gradient by x is dy with a border of
+    zeros."""
     block = residual(xp)
     for p in block.parameters().values():
         p[...] = 0.0
@@ -268,7 +286,8 @@ def test_residual_by_hand(xp):
 
 
 def test_a_frozen_layer_has_the_same_dx_and_no_gradients(xp):
-    """Two convolutions about a norm, the norm alone learning: nothing else has a gradient, and what it has is the same."""
+    """Two convolutions about a norm, the norm alone learning: nothing else has a gradient, and what it has is
+    the same."""
     wanted = None
     for frozen in (False, True):
         layers = {
@@ -289,6 +308,6 @@ def test_a_frozen_layer_has_the_same_dx_and_no_gradients(xp):
         for name, gradient in gradients.items():
             assert np.array_equal(to_numpy(gradient), to_numpy(wanted[1][name]))
         y = net.forward(image(xp), True)
-        net.backward(xp.ones(y.shape), input_gradient=False)
+        net.backward(xp.ones(y.shape), need=("w",))
         assert list(net.gradients()) == list(gradients)
         assert layers["a"]._cache is not None  # the walk ended at the norm: below it nothing is learnt

@@ -1,4 +1,5 @@
-"""Adam against a scalar reference, and a whole training step; L-BFGS on functions whose minimum is known, and on VGG."""
+"""Adam against a scalar reference, and a whole training step; L-BFGS on functions whose minimum is known, and
+on VGG."""
 
 import json
 import math
@@ -135,7 +136,8 @@ def test_settings_that_cannot_be(settings, name):
 
 
 def quadratic(xp, n=12, condition=100.0, dtype=np.float64):
-    """(value and gradient of x.A.x/2 - b.x, its minimum), A with eigenvalues from 1 to `condition`, NumPy's numbers on `xp`."""
+    """(value and gradient of x.A.x/2 - b.x, its minimum), A with eigenvalues from 1 to `condition`, NumPy's
+    numbers on `xp`."""
     rng = np.random.default_rng(7)
     rotation, _ = np.linalg.qr(rng.standard_normal((n, n)))
     a = (rotation * np.geomspace(1, condition, n)) @ rotation.T
@@ -150,7 +152,8 @@ def quadratic(xp, n=12, condition=100.0, dtype=np.float64):
 
 
 def rosenbrock(x):
-    """A curved valley: the sum of 100 (x2 - x1^2)^2 + (1 - x1)^2 over neighbours; the minimum is 0, where all are 1."""
+    """A curved valley: the sum of 100 (x2 - x1^2)^2 + (1 - x1)^2 over neighbours; the minimum is 0, where all
+    are 1."""
     a, b = x[:-1], x[1:]
     g = np.zeros_like(x)
     g[:-1] += -400 * a * (b - a * a) - 2 * (1 - a)
@@ -189,7 +192,8 @@ def test_rosenbrocks_valley_is_followed_to_its_end(n, evaluations):
 
 
 def test_the_lowest_point_is_kept_and_handed_out():
-    """Value and picture agree after every evaluation, also in the middle of a line; the caller's array is another one."""
+    """Value and picture agree after every evaluation, also in the middle of a line; the caller's array is
+    another one."""
     x = np.full(6, -1.2)
     optimizer, seen = LBFGS(x, first_step=30.0), []
     for _ in range(60):
@@ -327,7 +331,8 @@ def test_memory_is_what_it_was_told():
 
 
 def test_the_direction_is_newtons_where_all_is_remembered():
-    """With pairs along every direction of a quadratic, the two loops multiply by the inverse of its matrix."""
+    """With pairs along every direction of a quadratic, the two loops multiply by the inverse of its
+    matrix."""
     objective, _ = quadratic(np, n=5, condition=10)
     matrix = np.stack([objective(e)[1] - objective(np.zeros(5))[1] for e in np.eye(5)])
     x = np.zeros(5)
@@ -451,7 +456,7 @@ def train(xp, steps, norm):
     for _ in range(steps):
         y = net.forward(batch, training=True)
         terms, dy = objective(y, objective.targets(batch))
-        net.backward(dy, input_gradient=False)
+        net.backward(dy, need=("w",))
         adam.step(net.gradients())
     return terms, {**net.parameters(), **net.buffers()}
 

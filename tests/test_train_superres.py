@@ -82,7 +82,7 @@ def test_the_pair_is_the_standard_tests_and_in_one_range():
         number, high = next(batches)
     seen = []
     t.net.forward = lambda low, training: seen.append(low) or np.zeros_like(high)
-    t.net.backward = lambda dy, input_gradient: None
+    t.net.backward = lambda dy, need: None
     terms = t.step((number, high))
     (low,) = seen
     assert high.shape == (2, 32, 32, 3) and low.shape == (2, 16, 16, 3) and low.dtype == np.float32

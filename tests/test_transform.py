@@ -1,13 +1,17 @@
-"""The style net and the super-resolution net: sizes in and out, Tables 1 and 2 inside, gradients of the whole, and weights
-loaded into them."""
+"""The style net and the super-resolution net: sizes in and out, Tables 1 and 2 inside, gradients of the
+whole, and weights loaded into them."""
 
 import numpy as np
 import pytest
 from cases import photos, refuses, slope
 
 from tinynst import ops
+from tinynst.data.weights import read_thumbnail
 from tinynst.device import asarray, to_numpy
 from tinynst.networks import style_net, super_resolution_net
+from tinynst.samples import STYLES
+from tinynst.tools.stylize import load_style
+from tinynst.tools.superres import load_superres
 
 VARIANTS = [(norm, upsample) for norm in ("instance", "batch") for upsample in ("transpose", "nearest")]
 all_variants = pytest.mark.parametrize(("norm", "upsample"), VARIANTS)
@@ -135,7 +139,8 @@ def test_no_residual_block_ends_in_relu_and_each_begins_with_one():
 
 
 def test_the_output_is_tanh_about_the_mean_colour():
-    """A last convolution of zeros gives the mean colour everywhere; a large bias gives 150 to either side of it."""
+    """A last convolution of zeros gives the mean colour everywhere; a large bias gives 150 to either side of
+    it."""
     net = style_net(width=1, dtype=np.float64)
     p = net.parameters()
     p["out.w"][...] = 0
@@ -166,7 +171,7 @@ def test_without_the_images_gradient():
     net.backward(np.ones_like(images))
     expected = net.gradients()
     net.forward(images, training=True)
-    assert net.backward(np.ones_like(images), input_gradient=False) is None
+    assert net.backward(np.ones_like(images), need=("w",)) is None
     for name, g in net.gradients().items():
         assert np.array_equal(g, expected[name])
 
@@ -377,7 +382,7 @@ def test_many_styles_on_a_gpu(xp):
         assert np.abs(results[1][name] - expected).max() <= 1e-7 * np.abs(expected).max(), name
 
 
-# --- super-resolution -------------------------------------------------------------------------------------------------
+# --- super-resolution ---
 
 SUPERRES = [
     {"factor": 2},
@@ -515,4 +520,52 @@ def test_superres_backward_without_forward_and_with_a_wrong_dy():
     refuses(ValueError, "dy", lambda: net.backward(dy))
     refuses(ValueError, "images", lambda: net.forward(dy[..., :2]))
     net.forward(dy, training=True)
-    assert net.backward(np.zeros((1, 16, 16, 3), np.float32), input_gradient=False) is None
+    assert net.backward(np.zeros((1, 16, 16, 3), np.float32), need=("w",)) is None
+
+
+# --- printed and saved ---
+
+
+@pytest.mark.parametrize(
+    ("net", "size"),
+    [
+        (style_net(width=2), (256, 256)),
+        (style_net(upsample="smooth", width=2, styles=2, padding="each"), (256, 256)),
+        (super_resolution_net(4, norm="none", upsample="nearest", width=2), (64, 64)),
+    ],
+)
+def test_a_net_prints_its_layers(net, size):
+    """The table's shapes are those of a forward pass, and its parameters those of the net."""
+    rows = [line.split() for line in repr(net).splitlines()[2:]]
+    x = photos(1, *size, 3, dtype=np.float32)
+    mix = np.full((1, 2), 0.5, np.float32)
+    for (name, layer), row in zip(net.layers.layers.items(), rows[:-1], strict=True):
+        x = layer.forward(x, False, mix) if layer.conditional else layer.forward(x)
+        assert row[:3] == [name, type(layer).__name__, "x".join(map(str, x.shape[1:]))]
+    counts = [int(row[3].replace(",", "")) for row in rows[:-1] if len(row) > 3]
+    assert sum(counts) == int(rows[-1][-1].replace(",", "")) == sum(p.size for p in net.parameters().values())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"upsample": "smooth", "padding": "each"}, {"styles": ("dots", "waves")}]
+)
+def test_a_saved_style_net_is_loaded_by_the_commands(tmp_path, options):
+    net, images = style_net(width=2, seed=3, **options), photos(1, 7, 9, 3, dtype=np.float32)
+    net.save(tmp_path / "mine.h5", style=None if net.styles else STYLES / "starry_night.jpg")
+    loaded = load_style(tmp_path / "mine.h5")
+    assert np.array_equal(loaded.forward(images), net.forward(images))
+    assert loaded.options == net.options and loaded.styles == net.styles
+    thumbnail = read_thumbnail(tmp_path / "mine.h5")
+    assert thumbnail is None if net.styles else max(thumbnail.shape) == 128
+
+
+def test_a_saved_super_resolution_net_is_loaded_by_the_commands(tmp_path):
+    net, images = super_resolution_net(2, "none", "nearest", True, 2), photos(1, 7, 9, 3, dtype=np.float32)
+    net.save(tmp_path / "mine.h5")
+    loaded, about = load_superres(tmp_path / "mine.h5")
+    assert np.array_equal(loaded.forward(images), net.forward(images))
+    assert about["factor"] == 2
+
+
+def test_images_on_another_device_are_named(strict):
+    refuses(TypeError, "to_numpy", lambda: style_net(width=1).forward(strict.zeros((1, 8, 8, 3))))

@@ -1,4 +1,4 @@
-"""VGG-16 against a chain of naive twins, its gradients, its colours, and the weights that ship."""
+"""VGG-16 against a chain of operations, its gradients, its colours, and the weights that ship."""
 
 import os
 
@@ -15,20 +15,21 @@ KERAS = os.environ.get("TINYNST_KERAS_VGG16")
 TAPS = ("relu1_2", "relu2_1", "relu3_1")
 
 
-def naive_features(images, weights):
-    """Simonyan and Zisserman's net as they write it: BGR less the mean, 3x3 convolutions, a pool before each new block."""
+def reference_features(images, weights):
+    """Simonyan and Zisserman's net as they write it: BGR less the mean, 3x3 convolutions, a pool before each
+    new block."""
     x, features = images[:, :, :, ::-1] - np.array([103.939, 116.779, 123.68]), {}
     for name, (w, b) in weights.items():
         if name.endswith("_1") and name != "conv1_1":
-            x = ops.max_pool2d_naive(x)
-        x = np.maximum(ops.conv2d_naive(x, w, b, pad=1), 0)
+            x = ops.max_pool2d(x)[0]
+        x = np.maximum(ops.conv2d(x, w, b, pad=1)[0], 0)
         features[name.replace("conv", "relu")] = x
     return features
 
 
-def test_every_layer_is_the_naive_nets(xp):
+def test_every_layer_is_the_papers(xp):
     images = photos(1, 17, 18, 3)
-    expected = naive_features(images, vgg_weights("relu5_3"))
+    expected = reference_features(images, vgg_weights("relu5_3"))
     features = small_vgg(xp, "relu5_3").forward(asarray(images, xp), LAYERS)
     assert list(features) == list(expected) == list(LAYERS)
     for name, f in features.items():
@@ -38,7 +39,8 @@ def test_every_layer_is_the_naive_nets(xp):
 
 
 def test_the_colours_of_a_red_image(xp):
-    """The first kernel shows its input: blue, green, red in that order, each less its mean (plus 200, for the ReLU)."""
+    """The first kernel shows its input: blue, green, red in that order, each less its mean (plus 200, for the
+    ReLU)."""
     w = np.zeros((3, 3, 3, 3))
     w[1, 1] = np.eye(3)
     vgg = VGG16({"conv1_1": (w, np.full(3, 200.0))}, xp)
@@ -125,7 +127,8 @@ def test_the_weights_and_the_images_are_left_alone(xp):
 
 
 def test_kept_transforms_do_not_go_stale(xp):
-    """Kernels wide enough for Winograd, float32 and float64 images in turn: each gets its own numbers, each time."""
+    """Kernels wide enough for Winograd, float32 and float64 images in turn: each gets its own numbers, each
+    time."""
     rng = np.random.default_rng(0)
     w1, w2 = rng.standard_normal((3, 3, 3, 16)), 0.1 * rng.standard_normal((3, 3, 16, 17))
     weights = {"conv1_1": (w1, np.zeros(16)), "conv1_2": (w2, np.zeros(17))}
@@ -134,7 +137,7 @@ def test_kept_transforms_do_not_go_stale(xp):
         photos(1, 6, 7, 3),
     )
     weights = {name: (w.astype(np.float32).astype(np.float64), b) for name, (w, b) in weights.items()}
-    expected = naive_features(images, weights)["relu1_2"]
+    expected = reference_features(images, weights)["relu1_2"]
     for dtype, tolerance in (
         (np.float32, 1e-4),
         (np.float64, 1e-10),
@@ -147,16 +150,23 @@ def test_kept_transforms_do_not_go_stale(xp):
         assert vgg.backward({"relu1_2": f}).dtype == dtype
 
 
+def test_images_on_another_device_are_named(strict):
+    refuses(TypeError, "to_numpy", lambda: small_vgg().forward(strict.zeros((1, 8, 8, 3)), ("relu1_1",)))
+    refuses(TypeError, "asarray", lambda: small_vgg(strict).forward(np.zeros((1, 8, 8, 3)), ("relu1_1",)))
+
+
 @pytest.fixture(scope="module")
 def shipped():
     return VGG16.load()
 
 
 def test_the_weights_that_ship(shipped):
-    assert list(shipped.weights) == [name.replace("relu", "conv") for name in LAYERS]
+    parameters, convs = shipped.layers.parameters(), [name.replace("relu", "conv") for name in LAYERS]
+    assert list(parameters) == [f"{name}.{array}" for name in convs for array in "wb"]
     assert len(LAYERS) == 13
     channels = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    for (w, b), c, o in zip(shipped.weights.values(), channels, channels[1:], strict=False):
+    for name, c, o in zip(convs, channels, channels[1:], strict=False):
+        w, b = parameters[f"{name}.w"], parameters[f"{name}.b"]
         assert w.shape == (3, 3, c, o)
         assert b.shape == (o,)
         assert w.dtype == b.dtype == np.float32
@@ -168,7 +178,8 @@ def test_the_weights_that_ship(shipped):
 
 
 def test_they_see_edges_and_not_grey(shipped):
-    """A grey image has features that are flat away from the border; a black and white edge has not, and they are larger."""
+    """A grey image has features that are flat away from the border; a black and white edge has not, and they
+    are larger."""
     grey = np.full((1, 12, 12, 3), 128, np.float32)
     edge = grey.copy()
     edge[:, :, :6], edge[:, :, 6:] = 0, 255

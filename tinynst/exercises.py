@@ -34,7 +34,7 @@ CUTS = {  # what the library's docstrings say of those, and what stands there in
     " None where there is no b or the gradient is not in `need`.": " db is None where there is no b.",
     " `relu=True`: max(y, 0), in the same pass.": "",
     " Value and gradient are multiplied by `weight`.": "",
-    ", input_gradient=True": "",
+    ", need=(\"x\", \"w\")": "",
 }
 
 

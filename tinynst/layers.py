@@ -1,206 +1,231 @@
-"""An operation with its parameters and its memory of the forward pass.
+"""A layer is an operation with its parameters and what its forward pass keeps for the backward pass.
 
-A layer has `forward(x, training)`, `backward(dy, input_gradient=True)`, and three dicts of arrays: `parameters()`, learnt;
-`gradients()`, the same keys, after a backward pass; `buffers()`, kept but not learnt (batch norm's running statistics). In
-training, forward keeps what backward needs and backward uses it up; otherwise nothing is kept, and memory stays small.
+    y = layer.forward(x, training=False)            training=True keeps what one backward needs
+    dx = layer.backward(dy, need=("x", "w"))        None without "x"; no parameter gradients without "w"
+
+Three dicts of arrays: `parameters()`, which are learnt; `gradients()`, with the same names, after a backward
+pass; and `buffers()`, which are saved but not learnt (batch norm's running statistics).
 """
 
 import numpy as np
 
 from . import ops
-from .ops.fast import parallel
 
 
 class Layer:
-    """What all layers share; a layer without parameters only says what its operation is. The forward of a `conditional` layer
-    takes a mixture of styles too. A `frozen` layer has parameters that are not learnt: it makes no gradients by them."""
+    """The base of all layers. A `conditional` layer's forward takes a mixture of styles as well. A `frozen`
+    layer has parameters that are not learnt: it computes no gradients with respect to them."""
 
     conditional = False
     frozen = False
 
-    def __init__(self):
-        self._parameters, self._gradients, self._buffers, self._cache = {}, {}, {}, None
+    def __init__(self, parameters=None, buffers=None):
+        self._parameters, self._buffers = parameters or {}, buffers or {}
+        self._gradients, self._cache = {}, None
 
     def parameters(self):
         return dict(self._parameters)
 
     def gradients(self):
-        return dict(self._gradients)
+        return {} if self.frozen else dict(self._gradients)
 
     def buffers(self):
         return dict(self._buffers)
 
     def learnt(self):
-        """The parameters that are learnt: those that backward leaves gradients for."""
+        """The parameters that are learnt: backward computes gradients with respect to these."""
         return {} if self.frozen else self.parameters()
 
     def leaves(self):
-        """The layers that this one is made of, down to single operations."""
+        """The layers that this one consists of, down to single operations."""
         return [self]
 
-    def _needed(self, input_gradient):
-        return ("x",) * input_gradient + ("w",) * (not self.frozen)
+    def out_shape(self, shape):
+        """The shape (H, W, C) of y for one image x of `shape` (H, W, C)."""
+        return shape
+
+    def forget(self):
+        """Drop what forward kept for a backward pass."""
+        self._cache = None
 
     def _keep(self, cache, training):
-        self._cache = cache if training else None
+        if training:
+            self._cache = cache
 
     def _take(self):
         cache, self._cache = self._cache, None
         if cache is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward needs a forward(x, training=True) before it, one for each"
-            )
+            name = type(self).__name__
+            raise RuntimeError(f"{name}.backward needs a forward(x, training=True) before it, one for each")
         return cache
+
+    def _need(self, need):
+        """`need` for this layer's operation: a frozen layer needs no parameter gradients."""
+        return tuple(what for what in need if what == "x" or not self.frozen)
+
+    def _learn(self, need, **gradients):
+        """Store the gradients with respect to the parameters, if they are needed."""
+        wanted = "w" in self._need(need)
+        self._gradients = {name: g for name, g in gradients.items() if wanted and g is not None}
 
 
 def _uniform(rng, shape, fan_in, xp, dtype):
-    """The official code's (Torch's) start: uniform in +-1/sqrt(fan_in)."""
+    """Initial weights, uniform in +-1/sqrt(fan_in), as in the official code (Torch's default)."""
     return xp.asarray(rng.uniform(-1, 1, shape).astype(dtype) / np.sqrt(fan_in).astype(dtype))
 
 
 class Conv(Layer):
-    """ops.conv2d with its kernel w and, where no norm follows that would take it out again, its bias b."""
+    """ops.conv2d with kernel w (kernel, kernel, inputs, outputs) and, with `bias`, b (outputs,). A norm right
+    after the convolution would subtract b again, so there it is left out."""
 
     def __init__(self, inputs, outputs, kernel, stride=1, pad=0, bias=False, *, rng, xp=np, dtype=np.float32):
-        super().__init__()
-        self.stride, self.pad = stride, pad
         fan_in = kernel * kernel * inputs
-        self._parameters["w"] = _uniform(rng, (kernel, kernel, inputs, outputs), fan_in, xp, dtype)
+        super().__init__({"w": _uniform(rng, (kernel, kernel, inputs, outputs), fan_in, xp, dtype)})
         if bias:
             self._parameters["b"] = _uniform(rng, (outputs,), fan_in, xp, dtype)
+        self.stride, self.pad = stride, pad
 
-    def forward(self, x, training):
-        y, cache = ops.conv2d(x, self._parameters["w"], self._parameters.get("b"), self.stride, self.pad)
+    def forward(self, x, training=False):
+        y, cache = ops.conv2d(x, **self._parameters, stride=self.stride, pad=self.pad)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
-        dx, dw, db = ops.conv2d_backward(dy, self._take(), need=self._needed(input_gradient))
-        self._gradients = {} if self.frozen else {"w": dw} if db is None else {"w": dw, "b": db}
+    def backward(self, dy, need=("x", "w")):
+        dx, dw, db = ops.conv2d_backward(dy, self._take(), need=self._need(need))
+        self._learn(need, w=dw, b=db)
         return dx
+
+    def out_shape(self, shape):
+        kernel, _, _, outputs = self._parameters["w"].shape
+        return *((side + 2 * self.pad - kernel) // self.stride + 1 for side in shape[:2]), outputs
 
 
 class ConvTranspose(Layer):
-    """ops.conv_transpose2d to twice the size, with its kernel w (3, 3, outputs, inputs)."""
+    """ops.conv_transpose2d to twice the size, with kernel w (3, 3, outputs, inputs)."""
 
     def __init__(self, inputs, outputs, *, rng, xp=np, dtype=np.float32):
-        super().__init__()
-        self._parameters["w"] = _uniform(rng, (3, 3, outputs, inputs), 9 * inputs, xp, dtype)
+        super().__init__({"w": _uniform(rng, (3, 3, outputs, inputs), 9 * inputs, xp, dtype)})
 
-    def forward(self, x, training):
+    def forward(self, x, training=False):
         y, cache = ops.conv_transpose2d(x, self._parameters["w"], stride=2, pad=1, output_pad=1)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
-        dx, dw, _ = ops.conv_transpose2d_backward(dy, self._take(), need=self._needed(input_gradient))
-        self._gradients = {} if self.frozen else {"w": dw}
+    def backward(self, dy, need=("x", "w")):
+        dx, dw, _ = ops.conv_transpose2d_backward(dy, self._take(), need=self._need(need))
+        self._learn(need, w=dw)
         return dx
+
+    def out_shape(self, shape):
+        return 2 * shape[0], 2 * shape[1], self._parameters["w"].shape[2]
 
 
 class InstanceNorm(Layer):
-    """ops.instance_norm, then ReLU where `relu`."""
+    """ops.instance_norm, with `relu` followed by ReLU. It starts with gamma = 1, beta = 0."""
 
     def __init__(self, channels, relu=False, *, xp=np, dtype=np.float32):
-        super().__init__()
+        super().__init__({"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)})
         self.relu = relu
-        self._parameters = {"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)}
 
-    def forward(self, x, training):
-        y, cache = ops.instance_norm(x, self._parameters["gamma"], self._parameters["beta"], relu=self.relu)
+    def forward(self, x, training=False):
+        y, cache = ops.instance_norm(x, **self._parameters, relu=self.relu)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
+    def backward(self, dy, need=("x", "w")):
         dx, dgamma, dbeta = ops.instance_norm_backward(dy, self._take())
-        self._gradients = {"gamma": dgamma, "beta": dbeta}
-        return dx
+        self._learn(need, gamma=dgamma, beta=dbeta)
+        return dx if "x" in need else None
 
 
-class ConditionalInstanceNorm(Layer):
-    """ops.conditional_instance_norm, a row of gamma and beta for each of `styles`, then ReLU where `relu`."""
+class ConditionalInstanceNorm(InstanceNorm):
+    """ops.conditional_instance_norm: a row of gamma and beta for each of `styles` styles."""
 
     conditional = True
 
     def __init__(self, styles, channels, relu=False, *, xp=np, dtype=np.float32):
-        super().__init__()
-        self.relu = relu
-        self._parameters = {
-            "gamma": xp.ones((styles, channels), dtype),
-            "beta": xp.zeros((styles, channels), dtype),
-        }
+        super().__init__((styles, channels), relu, xp=xp, dtype=dtype)
 
-    def forward(self, x, training, mix):
-        """mix (N, styles): how much of each style each image gets."""
+    def forward(self, x, training=False, mix=None):
+        """mix (N, styles): the share of each style in each image."""
         y, cache = ops.conditional_instance_norm(x, **self._parameters, mix=mix, relu=self.relu)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
+    def backward(self, dy, need=("x", "w")):
         dx, dgamma, dbeta, _ = ops.conditional_instance_norm_backward(dy, self._take())
-        self._gradients = {"gamma": dgamma, "beta": dbeta}
-        return dx
+        self._learn(need, gamma=dgamma, beta=dbeta)
+        return dx if "x" in need else None
 
 
-class BatchNorm(Layer):
-    """ops.batch_norm, then ReLU where `relu`; in training it updates its running statistics, otherwise it uses them."""
+class BatchNorm(InstanceNorm):
+    """ops.batch_norm: in training it updates its running statistics, otherwise it uses them."""
 
     def __init__(self, channels, relu=False, *, xp=np, dtype=np.float32):
-        super().__init__()
-        self.relu = relu
-        self._parameters = {"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)}
+        super().__init__(channels, relu, xp=xp, dtype=dtype)
         self._buffers = {"running_mean": xp.zeros(channels, dtype), "running_var": xp.ones(channels, dtype)}
 
-    def forward(self, x, training):
+    def forward(self, x, training=False):
         y, cache = ops.batch_norm(x, **self._parameters, **self._buffers, training=training, relu=self.relu)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
+    def backward(self, dy, need=("x", "w")):
         dx, dgamma, dbeta = ops.batch_norm_backward(dy, self._take())
-        self._gradients = {"gamma": dgamma, "beta": dbeta}
-        return dx
+        self._learn(need, gamma=dgamma, beta=dbeta)
+        return dx if "x" in need else None
 
 
 class _Plain(Layer):
-    """A layer without parameters: an operation, its backward, and the arguments they are called with."""
+    """A layer without parameters: an operation, its backward, and the arguments of the forward."""
 
-    def __init__(self, forward, backward, *arguments):
+    def __init__(self, forward, backward, *arguments, scale=1.0, pad=0):
         super().__init__()
         self._operation, self._operation_backward, self._arguments = forward, backward, arguments
+        self._scale, self._pad = scale, pad  # what it does to the height and width
 
-    def forward(self, x, training):
+    def forward(self, x, training=False):
         y, cache = self._operation(x, *self._arguments)
         self._keep(cache, training)
         return y
 
-    def backward(self, dy, input_gradient=True):
-        return self._operation_backward(dy, self._take())[0] if input_gradient else None
+    def backward(self, dy, need=("x", "w")):
+        return self._operation_backward(dy, self._take())[0] if "x" in need else None
+
+    def out_shape(self, shape):
+        return *(int(self._scale * side) + 2 * self._pad for side in shape[:2]), shape[2]
 
 
 class ReflectPad(_Plain):
     """ops.reflect_pad2d by `pad` pixels on each side."""
 
     def __init__(self, pad):
-        super().__init__(ops.reflect_pad2d, ops.reflect_pad2d_backward, pad)
+        super().__init__(ops.reflect_pad2d, ops.reflect_pad2d_backward, pad, pad=pad)
+
+
+class MaxPool(_Plain):
+    """ops.max_pool2d, to half the size."""
+
+    def __init__(self):
+        super().__init__(ops.max_pool2d, ops.max_pool2d_backward, scale=0.5)
 
 
 class Upsample(_Plain):
     """ops.upsample_nearest to `scale` times the size."""
 
     def __init__(self, scale):
-        super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale)
+        super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale, scale=scale)
 
 
 class UpsampleSmooth(_Plain):
     """ops.upsample_smooth, to twice the size."""
 
     def __init__(self):
-        super().__init__(ops.upsample_smooth, ops.upsample_smooth_backward)
+        super().__init__(ops.upsample_smooth, ops.upsample_smooth_backward, scale=2)
 
 
 class ReLU(_Plain):
-    """ops.relu, for nets without norm: where there is one it is part of it."""
+    """ops.relu, for nets without norms: a norm applies its ReLU itself."""
 
     def __init__(self):
         super().__init__(ops.relu, ops.relu_backward)
@@ -214,7 +239,7 @@ class ScaledTanh(_Plain):
 
 
 class Sequential(Layer):
-    """Layers one after another, each with a name: {"conv1": Conv(...), ...}. A parameter is called "conv1.w"."""
+    """Layers one after another, by name: {"conv1": Conv(...), ...}. A parameter is called "conv1.w"."""
 
     def __init__(self, layers):
         super().__init__()
@@ -224,29 +249,24 @@ class Sequential(Layer):
     def conditional(self):
         return any(layer.conditional for layer in self.layers.values())
 
-    def forward(self, x, training, mix=None):
+    def forward(self, x, training=False, mix=None):
         for layer in self.layers.values():
             x = layer.forward(x, training, mix) if layer.conditional else layer.forward(x, training)
         return x
 
-    def backward(self, dy, input_gradient=True):
-        """Without `input_gradient` the walk ends at the first layer that learns something: below it nothing is learnt."""
-        names = list(self.layers)
-        last = (
-            0
-            if input_gradient
-            else next((k for k, name in enumerate(names) if self.layers[name].learnt()), len(names))
-        )
-        for k in range(len(names) - 1, last - 1, -1):
-            dy = self.layers[names[k]].backward(dy, input_gradient or k > last)
-        return dy
+    def backward(self, dy, need=("x", "w")):
+        """Without "x" in `need` it stops at the first layer that learns: none below needs a gradient."""
+        layers = list(self.layers.values())
+        if "x" not in need:
+            while layers and not layers[0].learnt():
+                del layers[0]
+        for layer in reversed(layers):
+            dy = layer.backward(dy, need if layer is layers[0] else ("x", *need))
+        return dy if "x" in need else None
 
     def _collect(self, what):
-        return {
-            f"{n}.{key}": array
-            for n, layer in self.layers.items()
-            for key, array in getattr(layer, what)().items()
-        }
+        found = {name: getattr(layer, what)() for name, layer in self.layers.items()}
+        return {f"{name}.{key}": array for name, arrays in found.items() for key, array in arrays.items()}
 
     def leaves(self):
         return [leaf for layer in self.layers.values() for leaf in layer.leaves()]
@@ -263,10 +283,29 @@ class Sequential(Layer):
     def buffers(self):
         return self._collect("buffers")
 
+    def out_shape(self, shape):
+        for layer in self.layers.values():
+            shape = layer.out_shape(shape)
+        return shape
+
+    def table(self, shape):
+        """A text table: each layer, its output for an image of `shape` (H, W, C), its parameters."""
+        height, width, channels = shape
+        rows, total = [("layer", "kind", f"output for {height}x{width}x{channels}", "parameters")], 0
+        for name, layer in self.layers.items():
+            shape, count = layer.out_shape(shape), sum(p.size for p in layer.parameters().values())
+            total += count
+            rows.append(
+                (name, type(layer).__name__, "x".join(map(str, shape)), f"{count:,}" if count else "")
+            )
+        rows.append(("in all", "", "", f"{total:,}"))
+        return "\n".join(f"{name:<13}{kind:<25}{size:<24}{count:>12}" for name, kind, size, count in rows)
+
 
 class Residual(Sequential):
-    """y = layers(x) + x, the identity cropped by `crop` on each side to what unpadded convolutions leave. He et al.,
-    arXiv:1512.03385; without a ReLU after the addition, as Gross and Wilber found and the paper uses."""
+    """y = layers(x) + x, where x is cropped by `crop` on each side to the size that unpadded convolutions
+    leave. He et al., arXiv:1512.03385; without a ReLU after the addition, as in Gross and Wilber's variant,
+    which the paper uses."""
 
     def __init__(self, layers, crop=0):
         super().__init__(layers)
@@ -275,12 +314,12 @@ class Residual(Sequential):
     def _inner(self, x):
         return x[:, self.crop : x.shape[1] - self.crop, self.crop : x.shape[2] - self.crop]
 
-    def forward(self, x, training, mix=None):
-        return parallel.add(super().forward(x, training, mix), self._inner(x))
+    def forward(self, x, training=False, mix=None):
+        return ops.add(super().forward(x, training, mix), self._inner(x))
 
-    def backward(self, dy, input_gradient=True):
-        dx = super().backward(dy, input_gradient)
-        if input_gradient:
+    def backward(self, dy, need=("x", "w")):
+        dx = super().backward(dy, need)
+        if "x" in need:  # x reaches y on two paths: their gradients add
             inner = self._inner(dx)
-            parallel.add(inner, dy, out=inner)  # both ways lead to x: their gradients add
+            ops.add(inner, dy, out=inner)
         return dx

@@ -1,4 +1,6 @@
-"""The paper's losses: each returns (value, gradient by its first argument). The value is a float, the mean over the batch."""
+"""The paper's losses. Each returns (value, gradient with respect to its first argument), both multiplied by
+`weight`; the value is a float, the mean over the batch. float32 or float64; a wrong shape raises ValueError,
+a wrong dtype TypeError."""
 
 from . import ops
 from .device import array_module
@@ -7,8 +9,8 @@ from .ops.fast import parallel
 
 
 def feature_loss(f, target, weight=1.0):
-    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C), target of the same shape: how far the content is off.
-    Value and gradient are multiplied by `weight`."""
+    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C) and a target of the same shape: the content
+    loss. Value and gradient are multiplied by `weight`."""
     arguments.floating(f=f, target=target)
     arguments.shape("f", f, "N", "H", "W", "C")
     arguments.shape("target", target, *f.shape)
@@ -27,20 +29,21 @@ def feature_loss(f, target, weight=1.0):
 
 
 def pixel_loss(y, target, weight=1.0):
-    """||y - target||^2 / (C*H*W) of images (N, H, W, C): eq. 2 without a net that looks."""
+    """||y - target||^2 / (C*H*W) of images (N, H, W, C): the squared error, without VGG."""
     return feature_loss(y, target, weight)
 
 
 def style_loss(f, target_gram, weight=1.0):
-    """Eq. 4: ||G(f) - target_gram||^2, squared Frobenius norm, of features f (N, H, W, C); target_gram is (C, C), or (1 or N,
-    C, C). Zero for any picture whose features fire together as the painting's do, wherever they are. Value and gradient are
-    multiplied by `weight`."""
+    """Eq. 4: ||G(f) - target_gram||^2, squared Frobenius norm, of features f (N, H, W, C); target_gram is (C,
+    C), or (1 or N, C, C). It compares which features occur together, wherever they are in the image. Value
+    and gradient are multiplied by `weight`."""
     arguments.floating(f=f, target_gram=target_gram)
     gram, cache = ops.gram_matrix(f)
     n, c, _ = gram.shape
     if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
         raise ValueError(
-            f"target_gram has shape {tuple(target_gram.shape)}; it should be ({c}, {c}) or (1 or {n}, {c}, {c})"
+            f"target_gram has shape {tuple(target_gram.shape)}; it should be "
+            f"({c}, {c}) or (1 or {n}, {c}, {c})"
         )
     difference = gram - target_gram
     value = weight * float((difference * difference).sum()) / n
@@ -48,8 +51,9 @@ def style_loss(f, target_gram, weight=1.0):
     return value, df
 
 
-def tv_loss(y):
-    """Total variation of images (N, H, W, C): half the sum of squared differences of neighbours, down and across."""
+def tv_loss(y, weight=1.0):
+    """Total variation of images (N, H, W, C): half the sum of squared differences of neighbours, down and
+    across. Value and gradient are multiplied by `weight`."""
     xp = arguments.floating(y=y)
     arguments.shape("y", y, "N", "H", "W", "C")
     down, across = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1]
@@ -61,17 +65,18 @@ def tv_loss(y):
     dy[:, :, 1:] += across
     dy[:, :, :-1] -= across
     dy /= n
-    return value, dy
+    dy *= weight
+    return weight * value, dy
 
 
 def grid_loss(y, target, weight=1.0, period=2):
-    """How far images y (N, H, W, C) differ from `target` by a pattern that repeats every `period` pixels.
+    """How much of the difference of images y (N, H, W, C) and `target` is a pattern that repeats every
+    `period` pixels.
 
-    In squares of 2x2 periods (what is left over at the bottom and right is not seen): the means of y - target at each of the
-    period^2 places, less the square's mean, squared, and the mean of all that, times `weight`. A net that enlarges `period`
-    times makes each of the period^2 pixels with weights of its own, so that the cheapest texture it can offer to VGG is a grid:
-    there the places differ alike from period to period, where real texture mostly cancels.
-
+    In squares of 2x2 periods (a rest at the bottom and right is left out): the mean of y - target at each of
+    the period^2 positions, minus the square's mean, squared, averaged, times `weight`. A net that enlarges
+    `period` times makes each of the period^2 pixels with its own weights, so the cheapest texture that it can
+    learn is a grid: a grid differs in the same way from period to period, while real texture mostly cancels.
     Raises ValueError for a period below 1 or above the image's sides.
     """
     xp = arguments.floating(y=y, target=target)
@@ -94,18 +99,21 @@ def grid_loss(y, target, weight=1.0, period=2):
 
 
 class StyleObjective:
-    """What a stylised picture is judged by: content, style and total variation, weighted and added (eq. 5).
+    """The loss of a stylised image: content, style and total variation, weighted and added (eq. 5).
 
-    `content` and `style` are {layer: weight}. The weights are the official code's: it takes the *mean* of the squared
-    differences of two Gram matrices where eq. 4 takes the sum, so eq. 4 is divided by C^2 here, in one place.
+    `content` and `style` are {layer: weight}. The weights are the official code's: it takes the *mean* of the
+    squared differences of two Gram matrices where eq. 4 takes the sum, so eq. 4 is divided by C^2 here, in
+    one place.
     """
 
     def __init__(self, vgg, style_image, content, style, tv, mix=None):
-        """`style_image` (1, H, W, 3), RGB in 0..255: its Gram matrices are made once; without `style` it may be None.
+        """`style_image` (1, H, W, 3), RGB in 0..255: its Gram matrices are computed once; without `style` it
+        may be None.
 
-        Several paintings: a list of images, with their weights `mix` (None: all the same). The target is the weighted mean of
-        their Gram matrices: the sum of the weighted losses has the same gradient, and differs by what no picture can lower,
-        sum_k m_k ||G - G_k||^2 = ||G - sum_k m_k G_k||^2 + constant (the weights m_k sum to one).
+        Several paintings: a list of images, with their weights `mix` (None: equal). The target is the
+        weighted mean of their Gram matrices. The sum of the weighted losses has the same gradient and differs
+        only by a constant: sum_k m_k ||G - G_k||^2 = ||G - sum_k m_k G_k||^2 + constant, where the weights
+        m_k sum to one.
         """
         self.vgg, self.content, self.style, self.tv = vgg, content, style, tv
         paintings = style_image if isinstance(style_image, (list, tuple)) else [style_image]
@@ -118,26 +126,24 @@ class StyleObjective:
                 self.grams[name] = gram if name not in self.grams else self.grams[name] + gram
 
     def targets(self, images):
-        """The content features of `images` (N, H, W, 3): nothing is kept for a gradient, for none is wanted."""
+        """The content features of `images` (N, H, W, 3); nothing is kept for a backward pass."""
         return self.vgg.forward(images, tuple(self.content), training=False) if self.content else {}
 
     def value(self, y, targets):
         """The total for images y, without a gradient."""
-        features = self.vgg.forward(y, tuple({**self.content, **self.style}), training=False)
-        total = sum(
-            feature_loss(features[name], targets[name], weight)[0] for name, weight in self.content.items()
-        )
+        features = self.vgg.forward(y, tuple(self.content | self.style), training=False)
+        total = sum(feature_loss(features[name], targets[name], w)[0] for name, w in self.content.items())
         for name, weight in self.style.items():
             gram = ops.gram_matrix(features[name])[0] - self.grams[name]
             total += weight / gram.shape[1] ** 2 * float((gram * gram).sum()) / len(gram)
-        return total + (self.tv * tv_loss(y)[0] if self.tv else 0.0)
+        return total + (tv_loss(y, self.tv)[0] if self.tv else 0.0)
 
     def __call__(self, y, targets):
-        """Return ({"content", "style", "tv", "total": weighted float}, gradient by y) for images y (N, H, W, 3), 0..255."""
-        layers = tuple({**self.content, **self.style})
-        features = self.vgg.forward(y, layers) if layers else {}
+        """Return ({"content", "style", "tv", "total": weighted float}, gradient with respect to y) for images
+        y (N, H, W, 3) in 0..255; `targets` as the method of that name returns them."""
+        layers = tuple(self.content | self.style)
+        features = self.vgg.forward(y, layers, training=True) if layers else {}
         terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
-
         for name, weight in self.content.items():
             value, gradients[name] = feature_loss(features[name], targets[name], weight)
             terms["content"] += value
@@ -145,12 +151,10 @@ class StyleObjective:
             weight = weight / features[name].shape[3] ** 2
             value, df = style_loss(features[name], self.grams[name], weight)
             terms["style"] += value
-            gradients[name] = df if name not in gradients else parallel.add(df, gradients[name], out=df)
+            gradients[name] = df if name not in gradients else ops.add(df, gradients[name], out=df)
         dy = self.vgg.backward(gradients) if layers else array_module(y).zeros_like(y)
         if self.tv:
-            value, dtv = tv_loss(y)
-            terms["tv"] = self.tv * value
-            dtv *= self.tv
+            terms["tv"], dtv = tv_loss(y, self.tv)
             dy += dtv
         terms["total"] = sum(terms.values())
         return terms, dy

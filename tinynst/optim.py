@@ -1,4 +1,4 @@
-"""Optimisers: they turn gradients into steps."""
+"""Optimisers: Adam, for training, and L-BFGS with a line search, for optimising an image."""
 
 import collections
 import math
@@ -10,13 +10,14 @@ from .ops.fast import parallel
 
 
 class Adam:
-    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. `parameters`: {name: array}, updated in place by `step`.
+    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. Changes `parameters` {name: array} in place.
 
         m = b1*m + (1 - b1)*g           a running mean of the gradient
         v = b2*v + (1 - b2)*g^2         and of its square
-        p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t): they started at zero
+        p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
 
-    Each number moves by about lr, however large its gradient is.
+    m^ and v^ correct for the start at zero. Each number moves by about lr, however large its gradient is.
+    `rates` {name: factor} scales lr for single parameters. Raises ValueError for settings out of range.
     """
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
@@ -25,15 +26,15 @@ class Adam:
                 f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}"
             )
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
-        self.rates = {}  # {name: share of lr} of parameters that should move less than the others, or more
+        self.rates = {}
         flat = _flat(
             self.parameters
-        )  # all numbers in one vector: a dozen launches on a GPU, not a dozen a parameter
+        )  # one vector: a dozen launches on a GPU instead of a dozen per parameter
         self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
     def step(self, gradients):
-        """Move every parameter by its gradient, {name: array} with the parameters' names. Raises ValueError for others."""
+        """Update every parameter from {name: gradient}. Raises ValueError for other names or shapes."""
         _check(gradients, self.parameters)
         self.t += 1
         b1, b2 = self.betas
@@ -59,11 +60,11 @@ class Adam:
             self.parameters[name] -= change
 
     def state(self):
-        """What a checkpoint needs beside the parameters: {"m": {...}, "v": {...}} and the count of steps."""
+        """What a checkpoint needs: {"m": {...}, "v": {...}} and the number of steps."""
         return {"m": self.m, "v": self.v}, self.t
 
     def load(self, moments, t):
-        """Take back what `state` gave (NumPy arrays will do). Raises ValueError unless names and shapes are the same."""
+        """Restore what `state` returned (NumPy will do). Raises ValueError for other names or shapes."""
         for kind, own in (("m", self.m), ("v", self.v)):
             copy_arrays(moments[kind], own)
         self.t = t
@@ -84,28 +85,29 @@ def _check(gradients, parameters):
 
 
 class LBFGS:
-    """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms 7.4, 7.5, 3.5, 3.6.
+    """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms
+    7.4, 7.5, 3.5, 3.6.
 
-    Adam knows one gradient at a time. Here the last `memory` steps s and the changes of the gradient over them, y, stand for
-    the matrix of second derivatives (of a 256x256 picture it would have 4e10 numbers): `_direction` multiplies the gradient by
-    an estimate of its inverse without making either, so that a step of length 1 is about Newton's.
+    Newton's step divides the gradient by the matrix of second derivatives, which for a 256x256 image would
+    have 4e10 numbers. L-BFGS estimates the product of its inverse with the gradient from the last `memory`
+    steps s and the changes y of the gradient along them, so that a step of length 1 is about Newton's.
 
-    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the gradients and the
-    value where the parameters are, and moves them to where both are wanted next: one call, one evaluation.
+    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the
+    gradients and the value at the parameters, and moves the parameters to the next point to evaluate:
 
         for _ in range(evaluations):
             value, gradients = objective(parameters)
             optimizer.step(gradients, value)
         parameters = optimizer.best()           # the lowest point that was evaluated
 
-    first_step: how far the first step, straight down the gradient, moves the number that moves most, in the parameters' own
-    units; the line search lengthens or shortens it. c1, c2: a step must lower the value by c1 of what the slope promised and
-    leave at most c2 of the slope (3.7). Both are loose, so that length 1 is mostly taken: one evaluation an iteration.
-    longest_search: evaluations on one line after which the best of them is taken. `converged` is set when not even the
-    gradient leads further down; after that `step` moves nothing. Dot products are summed in float64.
+    first_step: how far the first step moves the number that moves most, in the parameters' units. c1, c2: a
+    step must lower the value by c1 of what the slope predicts and leave at most c2 of the slope (3.7); both
+    are loose, so that mostly the first length is accepted: one evaluation per iteration. longest_search:
+    evaluations on one line after which the best of them is taken. `converged` is set when even the gradient
+    leads no further down; then `step` moves nothing. Dot products are summed in float64.
 
-    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first value or gradient
-    that is not finite; later ones are stepped back from.
+    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first
+    value or gradient that is not finite; from later ones it steps back.
     """
 
     def __init__(self, parameters, memory=20, first_step=1.0, c1=1e-4, c2=0.9, longest_search=12):
@@ -117,9 +119,9 @@ class LBFGS:
         self.parameters, self.first_step = _named(parameters), first_step
         self.c1, self.c2, self.longest_search = c1, c2, longest_search
         self.pairs = collections.deque(maxlen=memory)  # (s, y), the newest last
-        self.x = _flat(self.parameters)  # where the line starts,
+        self.x = _flat(self.parameters)  # where the line starts
         self.value = self.g = self.d = (
-            None  # the lowest value so far, the gradient at x, and where the line leads
+            None  # the lowest value so far, the gradient at x, the line's direction
         )
         self.tried = []  # (length, value, slope) on this line so far; the first is its start
         self.length = 0.0  # where on the line the parameters are
@@ -127,7 +129,7 @@ class LBFGS:
         self.evaluations, self.converged = 0, False
 
     def step(self, gradients, value):
-        """Take the gradients and the value (a number) where the parameters are, and move them to the next place to look."""
+        """Take the gradients and the value at the parameters; move them to the next point to evaluate."""
         gradients, value = _named(gradients), float(value)
         _check(gradients, self.parameters)
         self.evaluations += 1
@@ -137,7 +139,7 @@ class LBFGS:
         if self.d is None:
             if not math.isfinite(value + _dot(g, g)):
                 raise ValueError(
-                    f"the value at the start is {value}, or its gradient not finite: there is nothing to step back to"
+                    f"L-BFGS needs a finite value and gradient to start from; the value is {value}"
                 )
             self.value, self.g = value, g
             self._turn()
@@ -165,16 +167,14 @@ class LBFGS:
             self._remember(x - self.x, g - self.g)
             self.x, self.g = x, g
         elif self.pairs:
-            self.pairs.clear()  # what is remembered leads nowhere: straight down the gradient again
+            self.pairs.clear()  # the pairs mislead: go straight down the gradient
         else:
             self.converged = True
         self._turn()
 
     def _remember(self, s, y):
         sy = _dot(s, y)
-        if sy > 1e-10 * math.sqrt(
-            _dot(s, s) * _dot(y, y)
-        ):  # else the slope does not rise along s: no valley to step into
+        if sy > 1e-10 * math.sqrt(_dot(s, s) * _dot(y, y)):  # positive curvature along s
             self.pairs.append((s, y, sy))
 
     def _turn(self):
@@ -196,7 +196,7 @@ class LBFGS:
             q -= factors[-1] * y
         if self.pairs:
             _, y, sy = self.pairs[-1]
-            q *= sy / _dot(y, y)  # (7.20): with the newest pair's scale, length 1 fits
+            q *= sy / _dot(y, y)  # (7.20): the newest pair's scale, so that length 1 fits
         for (s, y, sy), factor in zip(self.pairs, reversed(factors), strict=True):
             q += (factor - _dot(y, q) / sy) * s
         return -q
@@ -213,7 +213,7 @@ class LBFGS:
         return _parts(point, self.parameters)
 
     def state(self):
-        """What a checkpoint needs beside the parameters: ({group: {name: array}}, numbers that JSON can hold)."""
+        """What a checkpoint needs: ({group: {name: array}}, numbers that JSON can hold)."""
         line = {"x": self.x, "g": self.g, "d": self.d, "lowest_g": self.lowest[1]}
         arrays = {
             "line": {name: array for name, array in line.items() if array is not None},
@@ -224,8 +224,9 @@ class LBFGS:
         return arrays, {**numbers, "evaluations": self.evaluations, "converged": self.converged}
 
     def load(self, arrays, numbers):
-        """Take back what `state` gave (NumPy arrays and JSON's lists will do), and the parameters' values with it: the run goes
-        on bit for bit. Raises ValueError unless the parameters have as many numbers."""
+        """Restore what `state` returned, also after a trip through NumPy and JSON, and the parameters' values
+        with it: the run continues bit for bit. Raises ValueError unless the parameters have as many
+        numbers."""
         xp = array_module(self.x)
 
         def own(array):
@@ -247,11 +248,11 @@ class LBFGS:
 
 
 def next_length(tried, c1=1e-4, c2=0.9):
-    """Where on a line to look next, or None if the last place will do: the strong Wolfe conditions (3.7), algorithms 3.5, 3.6.
+    """The next length to try, None to accept the last: strong Wolfe conditions (3.7), algorithms 3.5 and 3.6.
 
-    tried: [(length, value, slope), ...] from the start (0.0, value, slope) on, as they were looked at. Between `low`, the
-    lowest of those that are low enough, and `high`, on the other side of a valley, there is a place that will do. A value or
-    slope that is not finite is high.
+    tried: [(length, value, slope), ...] in the order of evaluation, from the start (0.0, value, slope) on.
+    Between `low`, the lowest point that fulfils the first condition, and `high`, on the other side of a
+    minimum, there is a point that fulfils both. A value or slope that is not finite counts as high.
     """
     (_, start_value, start_slope), *looked = tried
     before = low = tried[0]
@@ -264,12 +265,12 @@ def next_length(tried, c1=1e-4, c2=0.9):
             continue
         if abs(slope) <= -c2 * start_slope:
             return None
-        if slope * ((high[0] if high else math.inf) - low[0]) >= 0:  # the valley lies back towards low
+        if slope * ((high[0] if high else math.inf) - low[0]) >= 0:  # the minimum lies back towards low
             high = low
         before, low = low, point
     if not looked:
         return 1.0
-    if high is None:  # still going down: further, two to ten times
+    if high is None:  # still going down: two to ten times as far
         length = _valley(before, low)
         return min(max(length, 2 * low[0]), 10 * low[0]) if length > low[0] else 10 * low[0]
     width = high[0] - low[0]
@@ -280,7 +281,7 @@ def next_length(tried, c1=1e-4, c2=0.9):
 
 
 def _valley(a, b):
-    """Where the cubic through two points (length, value, slope) has its minimum: (3.59). NaN if it has none."""
+    """The minimum of the cubic through two points (length, value, slope), (3.59); NaN if it has none."""
     rise = a[2] + b[2] - 3 * (a[1] - b[1]) / (a[0] - b[0])
     square = rise * rise - a[2] * b[2]
     if not square >= 0:
@@ -291,7 +292,7 @@ def _valley(a, b):
 
 
 def _named(arrays):
-    """One array as a dict, too."""
+    """A dict of arrays, also of a single array."""
     return arrays if isinstance(arrays, dict) else {None: arrays}
 
 
@@ -302,7 +303,7 @@ def _flat(arrays):
 
 
 def _parts(flat, arrays):
-    """`_flat` backwards: {name: the numbers of one array, in its shape}, views of the vector."""
+    """The inverse of `_flat`: {name: array in its shape}, views of the vector."""
     ends = np.cumsum([array.size for array in arrays.values()]).tolist()
     return {
         name: flat[end - a.size : end].reshape(a.shape)
@@ -311,6 +312,6 @@ def _parts(flat, arrays):
 
 
 def _dot(a, b):
-    """Sum of products: in float64, since a picture has hundreds of thousands of them."""
+    """The dot product, summed in float64 because an image has hundreds of thousands of terms."""
     xp = array_module(a, b)
     return float(xp.dot(a.astype(np.float64), b.astype(np.float64)))

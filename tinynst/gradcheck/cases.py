@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import layers, losses, ops
 from ..device import asarray
-from ..networks.transform import style_net, super_resolution_net
-from ..networks.vgg import LAYERS, VGG16
+from ..networks import VGG16, style_net, super_resolution_net
+from ..networks.vgg import LAYERS
 from .check import gradcheck
 
 

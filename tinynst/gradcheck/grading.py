@@ -275,7 +275,7 @@ class _Block(layers.Residual):
     def forward(self, x, training):
         return _array("Residual.forward's y", learners(self.learners.forward)(x, training))
 
-    def backward(self, dy, input_gradient=True):
+    def backward(self, dy, need=("x", "w")):
         return _array("Residual.backward's dx", learners(self.learners.backward)(dy))
 
     def gradients(self):

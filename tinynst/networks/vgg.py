@@ -1,19 +1,20 @@
-"""VGG-16, the fixed net through whose eyes the losses look: any of its 13 layers forward, and the gradient back to the image.
+"""VGG-16, the fixed net whose features the losses compare: features at any of its 13 layers, and the gradient
+back to the image.
 
-Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556: 3x3
-convolutions with ReLU in five blocks, a 2x2 max pool between the blocks. "relu3_2" is the second convolution of the third
-block, after its ReLU.
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556:
+3x3 convolutions with ReLU in five blocks, a 2x2 max pool between the blocks. "relu3_2" is the second
+convolution of the third block, after its ReLU.
 """
 
 import numpy as np
 
 from .. import ops
-from ..data.weights import read_vgg16
+from ..device import array_module
+from ..layers import Layer, MaxPool, Sequential
 from ..ops import arguments
-from ..ops.fast import parallel
 
-# The one place that knows VGG's input: it was trained on BGR images, 0..255, less the mean colour of ImageNet. `VGG16` takes
-# RGB, so it turns its first kernel round instead of every image.
+# VGG was trained on BGR images in 0..255, minus the mean colour of ImageNet. VGG16 takes RGB: it reverses the
+# channels once in its first kernel, not in every image.
 MEAN_RGB = (123.68, 116.779, 103.939)
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block
@@ -21,87 +22,125 @@ LAYERS = tuple(f"relu{block}_{k}" for block, count in enumerate(BLOCKS, 1) for k
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
+def check_images(net, images):
+    """The array module of `images` (N, H, W, 3). Raises ValueError for another shape, TypeError for another
+    dtype or for images on another device than the net's."""
+    xp = arguments.floating(images=images)
+    if xp is not net.xp:
+        devices = (
+            ("GPU", "CPU", "to_numpy(images)") if net.xp is np else ("CPU", "GPU", "asarray(images, cupy)")
+        )
+        theirs, ours, move = devices
+        raise TypeError(
+            f"images are on the {theirs}, the net is on the {ours}: move them with tinynst.device.{move}, or "
+            f"make the net with xp={xp.__name__}"
+        )
+    arguments.shape("images", images, "N", "H", "W", 3)
+    return xp
+
+
+class FixedConv(Layer):
+    """A 3x3 convolution with ReLU and a constant kernel: its Winograd transforms are computed once."""
+
+    frozen = True
+
+    def __init__(self, w, b):
+        super().__init__({"w": w, "b": b})
+        self._memo = {}  # for each dtype
+
+    def forward(self, x, training=False):
+        w, b = (p.astype(x.dtype, copy=False) for p in self._parameters.values())
+        y, cache = ops.conv2d(x, w, b, pad=1, relu=True, memo=self._memo.setdefault(str(x.dtype), {}))
+        self._keep(cache, training)
+        return y
+
+    def backward(self, dy, need=("x", "w")):
+        return ops.conv2d_backward(dy, self._take(), need=self._need(need))[0]
+
+    def out_shape(self, shape):
+        return *shape[:2], self._parameters["b"].size
+
+
 class VGG16:
-    """Fixed weights; features of RGB images and gradients back to them. Make one with `VGG16.load()`."""
+    """Fixed weights; features of RGB images and gradients back to them. Make one with `VGG16.load()`.
+
+    `layers` is a Sequential of conv1_1, conv1_2, pool1, conv2_1, ...; `xp` is the array module of the
+    weights."""
 
     def __init__(self, weights, xp=np):
-        """`weights`: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...} as `weights.read_vgg16` gives it (first kernel for BGR)."""
-        self.weights = {}
+        """`weights`: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...} as `read_vgg16` returns them (first kernel
+        for BGR)."""
+        layers = {}
         for name, (w, b) in weights.items():
             if name == "conv1_1":
                 w = w[:, :, ::-1]
-            self.weights[name] = xp.asarray(np.ascontiguousarray(w)), xp.asarray(b)
-        self._memo = {
-            name: {} for name in weights
-        }  # the kernels never change: their Winograd transforms are kept
-        self._caches = []
+            elif name.endswith("_1"):
+                layers[f"pool{int(name[4]) - 1}"] = MaxPool()
+            layers[name] = FixedConv(xp.asarray(np.ascontiguousarray(w)), xp.asarray(b))
+        self.layers = Sequential(layers)
+        self.xp = array_module(*self.layers.parameters().values())
+        self._reached = []  # the layers that the last forward pass with training=True went through
 
     @classmethod
     def load(cls, path=None, xp=np):
-        """The weights of `path`, a Keras VGG-16 file (none: those that ship), on the device of `xp`. Raises UserError."""
+        """The weights in `path`, a Keras VGG-16 file (None: those that ship), on the device of `xp`. Raises
+        UserError."""
+        from ..data.weights import read_vgg16  # here, because a net made from arrays needs no files
+
         return cls(read_vgg16(path), xp)
 
-    def forward(self, images, layers=STYLE_LAYERS, training=True):
-        """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the last of them.
+    def __repr__(self):
+        return f"VGG16\n{self.layers.table((256, 256, 3))}"
 
-        The features are what backward needs to remember: read them, do not write to them. `training=False` keeps nothing
-        for a backward pass (and leaves alone what an earlier pass kept). Raises ValueError for an unknown layer or images
-        too small for it, TypeError for a wrong dtype.
+    def forward(self, images, layers=STYLE_LAYERS, training=True):
+        """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the
+        last of them.
+
+        The features belong to what backward needs: read them, do not write to them. `training=False` keeps
+        nothing for a backward pass, and what an earlier pass kept stays. Raises ValueError for an unknown
+        layer or for images that are too small for it, TypeError for a wrong dtype or device.
         """
-        xp = arguments.floating(images=images)
-        arguments.shape("images", images, "N", "H", "W", 3)
+        xp = check_images(self, images)
         layers = (layers,) if isinstance(layers, str) else layers
         unknown = [name for name in layers if name not in LAYERS]
         if unknown or not layers:
-            raise ValueError(
-                f"unknown VGG-16 layer {unknown[0] if unknown else 'none'!r}; choose from {', '.join(LAYERS)}"
-            )
-        last = max(LAYERS.index(name) for name in layers)
-        x = images - xp.asarray(np.array(MEAN_RGB, images.dtype))
-        features, caches = {}, []
-        for name in LAYERS[: last + 1]:
-            block, k = map(int, name[4:].split("_"))
-            if k == 1 and block > 1:
-                if min(x.shape[1:3]) < 2:
-                    least = 2 ** (block - 1)
-                    raise ValueError(
-                        f"images of {images.shape[1]}x{images.shape[2]} are too small for {name}: at least {least}x{least}"
-                    )
-                x, cache = ops.max_pool2d(x)
-                caches.append((None, cache))
-            conv = f"conv{block}_{k}"
-            w, b = (v if v.dtype == x.dtype else v.astype(x.dtype) for v in self.weights[conv])
-            memo = self._memo[conv].setdefault(str(x.dtype), {})
-            x, cache = ops.conv2d(x, w, b, pad=1, relu=True, memo=memo)
-            caches.append((name, cache))
-            if name in layers:
-                features[name] = x
+            wrong = repr(unknown[0]) if unknown else "none"
+            raise ValueError(f"unknown VGG-16 layer {wrong}; choose from {', '.join(LAYERS)}")
+        last = max(layers, key=LAYERS.index)
+        least = 2 ** (int(last[4]) - 1)  # each pool halves the size
+        if min(images.shape[1:3]) < least:
+            size = f"{images.shape[1]}x{images.shape[2]}"
+            raise ValueError(f"images of {size} are too small for {last}: at least {least}x{least}")
+        x, features, reached = images - xp.asarray(np.array(MEAN_RGB, images.dtype)), {}, []
+        for name, layer in self.layers.layers.items():
+            x = layer.forward(x, training)
+            reached.append(name)
+            tap = name.replace("conv", "relu")
+            if tap in layers:
+                features[tap] = x
+            if tap == last:
+                break
         if training:
-            self._caches = caches
+            self._reached = reached
         return features
 
     def backward(self, gradients):
-        """The gradient by the images of the last `forward`, from {name: gradient by that feature}; where two ways meet
-        they add. Raises ValueError for a layer that the forward pass did not reach."""
-        reached = [name for name, _ in self._caches if name]
+        """The gradient with respect to the images of the last forward pass, from {name: gradient of that
+        feature}. Raises ValueError for a layer that the forward pass did not reach."""
+        taps = [name.replace("conv", "relu") for name in self._reached]
         for name in gradients:
-            if name not in reached:
-                raise ValueError(
-                    f"no gradient can be put in at {name!r}: the last forward pass reached {reached or 'nothing'}"
-                )
+            if name not in taps:
+                reached = [tap for tap in taps if tap in LAYERS] or "nothing"
+                raise ValueError(f"{name!r} can have no gradient: the last forward pass reached {reached}")
         dx = None
-        for name, cache in reversed(self._caches):
-            if name is None:
-                if dx is not None:
-                    (dx,) = ops.max_pool2d_backward(dx, cache)
-                continue
-            if name in gradients:
-                if dx is None:
-                    dx = gradients[name]
-                else:
-                    # never the caller's array: by now dx is a result of ours
-                    parallel.add(dx, gradients[name], out=dx)
-            if dx is not None:
-                dx, _, _ = ops.conv2d_backward(dx, cache, need=("x",))
-        self._caches = []
+        for name, tap in zip(reversed(self._reached), reversed(taps), strict=True):
+            if (
+                tap in gradients
+            ):  # the gradient from above and the one put in here add, in an array of our own
+                dx = gradients[tap] if dx is None else ops.add(dx, gradients[tap], out=dx)
+            if dx is None:
+                self.layers.layers[name].forget()
+            else:
+                dx = self.layers.layers[name].backward(dx, need=("x",))
+        self._reached = []
         return dx

@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from .. import __version__, device, losses, ops
 from ..data import images
 from ..errors import DeviceError, UserError
 from ..layers import Sequential
-from ..networks import VGG16, style_net, vgg
+from ..networks import VGG16, style_net
 from ..networks.transform import PAD
 from ..networks.vgg import LAYERS, MEAN_RGB, STYLE_LAYERS
 from ..optim import Adam
@@ -136,17 +135,12 @@ def _timed_layers(task, adam, xp):
 
         return call
 
-    for name, layer in leaves(task.net.layers).items():
+    of_vgg = {name: f"vgg {name}" for name in task.vgg.layers.layers}
+    of_vgg |= {name: "vgg pools" for name in of_vgg if name.startswith("pool")}
+    layers = list(leaves(task.net.layers).items())
+    layers += [(of_vgg[name], layer) for name, layer in task.vgg.layers.layers.items()]
+    for name, layer in layers:
         layer.forward, layer.backward = timed(layer.forward, name), timed(layer.backward, name, 1)
-    conv_of = {
-        id(w): f"vgg {name}" for name, (w, _) in task.vgg.weights.items()
-    }  # VGG calls operations, not layers
-    vgg.ops = SimpleNamespace(
-        conv2d=timed(ops.conv2d, lambda x, w, *_: conv_of[id(w)]),
-        conv2d_backward=timed(ops.conv2d_backward, lambda dy, cache: conv_of[id(cache[1])], 1),
-        max_pool2d=timed(ops.max_pool2d, "vgg pools"),
-        max_pool2d_backward=timed(ops.max_pool2d_backward, "vgg pools", 1),
-    )
     losses.feature_loss = timed(losses.feature_loss, "content loss")
     losses.style_loss = timed(losses.style_loss, "style losses")
     losses.tv_loss = timed(losses.tv_loss, "total variation")

@@ -53,7 +53,7 @@ def bicubic(low, factor):
 def scores(results, truth, factor, vgg, grey=False):
     """[{"psnr": dB, "ssim": ..., "distance": ..., "relu1_2": ..., ...}, ...] of images against `truth`, all (H, W, 3) uint8,
     without their outermost `factor` pixels. `grey`: their brightness is their own value, 0..255, not Y of BT.601 in 16..235."""
-    xp = device.array_module(*vgg.weights["conv1_1"])
+    xp = vgg.xp
     inner = slice(factor, -factor)
 
     def seen(image):

@@ -89,7 +89,7 @@ def _optimised(vgg, objective, photo, start, evaluations):
 
 
 def _module(vgg):
-    return device.array_module(*vgg.weights["conv1_1"])
+    return vgg.xp
 
 
 def _parser():

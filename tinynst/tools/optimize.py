@@ -47,7 +47,7 @@ def descend(objective, targets, picture, evaluations):
     terms: {"content", "style", "tv", "total"} there; optimizer.value: the lowest total so far; optimizer.best(): its picture
     (1, H, W, 3), where the objective's VGG is.
     """
-    y = device.array_module(*objective.vgg.weights["conv1_1"]).array(picture[None])
+    y = objective.vgg.xp.array(picture[None])
     optimizer = LBFGS(y, first_step=FIRST_STEP)
     for _ in range(evaluations):
         terms, dy = objective(y, targets)

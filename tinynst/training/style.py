@@ -173,7 +173,7 @@ class StyleTask:
         photos = self.xp.asarray(photos)
         y = self.net.forward(photos, training=True, style=row if self.net.styles else None)
         terms, dy = self.objectives[row](y, self.objectives[row].targets(photos))
-        self.net.backward(dy, input_gradient=False)
+        self.net.backward(dy, need=("w",))
         return terms
 
     def sheet(self):

@@ -78,7 +78,7 @@ class SuperResolutionTask:
         low = np.stack([self._shrunk(photo) for photo in high])
         y = self.net.forward(self.xp.asarray(low), training=True)
         terms, dy = self.objective(y, self.xp.asarray(high), corner)
-        self.net.backward(dy, input_gradient=False)
+        self.net.backward(dy, need=("w",))
         return terms
 
     def _shrunk(self, photo):
