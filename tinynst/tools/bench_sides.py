@@ -310,13 +310,11 @@ BUILD = {"ours": _ours, "torch": _torch, "torch channels-last": _torch, "onnxrun
 
 
 def work():
-    """What a worker's process does: orders come as lines of JSON on standard input, answers go out on
-    standard output.
+    """The loop of a worker's process: orders are lines of JSON on standard input, answers go to standard output.
 
-    {"job": {side, what, batch, size, ...}, "result": FILE}    build it, run it twice, write the results:
-    versions {"go": true}                                               the seconds of a call: the median of
-    AT_LEAST seconds of calls {"end": true}                                              the peak of memory,
-    in bytes
+    {"job": {side, what, batch, size, ...}, "result": FILE}: build it, run it twice, write the results -> versions
+    {"go": true} -> seconds of one call, the median over AT_LEAST seconds of calls
+    {"end": true} -> the peak memory, in bytes
     """
     signal.signal(
         signal.SIGINT, signal.SIG_IGN

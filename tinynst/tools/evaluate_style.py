@@ -423,8 +423,8 @@ def _of_styles(rows, eyes, evaluations):
         f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the "
         "photo itself and of what the net paints. Equal to: the evaluations after which L-BFGS is as good as "
         "the net, median (smallest to largest). What the eye sees in what the net paints, each 1 where there "
-        "is nothing: the axis peaks at periods of 2 and 4 pixels (median), the strongest line along the "
-        f"border; and the share of saturated pixels (mean).\n\n{markdown_table(head, lines)}"
+        "is nothing: the axis peaks at periods of 2 and 4 pixels (median), the strongest line along "
+        f"the border; and the share of saturated pixels (mean).\n\n{markdown_table(head, lines)}"
     )
 
 

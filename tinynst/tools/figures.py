@@ -1,10 +1,8 @@
-"""The paper's figures 3, 4 and 5 on the pictures that ship: what the layers of VGG see, and net and
-optimisation compared.
+"""The paper's figures 3, 4 and 5 on the pictures that ship.
 
-3  feature inversion: the picture that each layer cannot tell from the photo. Deeper layers keep the layout,
-not the pixels 4  style reconstruction: from noise, the painting's Gram matrices at each layer. Deeper layers,
-larger patterns 5  one objective, two ways: what the net paints in one pass, and L-BFGS on the pixels after so
-many evaluations
+3  feature inversion: a picture whose features at one layer match the photo's. Deep layers keep the layout only
+4  style reconstruction: from noise, the painting's Gram matrices at each layer. Deep layers, larger patterns
+5  one objective, two ways: the net's output in one pass, and L-BFGS on the pixels after so many evaluations
 """
 
 import dataclasses
