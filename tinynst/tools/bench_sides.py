@@ -310,15 +310,13 @@ BUILD = {"ours": _ours, "torch": _torch, "torch channels-last": _torch, "onnxrun
 
 
 def work():
-    """The loop of a worker's process: orders are lines of JSON on standard input, answers go to standard output.
+    """The loop of a worker's process: orders are lines of JSON on stdin, answers go to stdout.
 
     {"job": {side, what, batch, size, ...}, "result": FILE}: build it, run it twice, write the results -> versions
     {"go": true} -> seconds of one call, the median over AT_LEAST seconds of calls
     {"end": true} -> the peak memory, in bytes
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C ends the parent, and then there is nothing more to read
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be read as an answer
     current = None

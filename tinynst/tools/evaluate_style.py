@@ -400,8 +400,8 @@ def _of_photos(rows, eyes, evaluations):
     axis2, axis4, border, saturated = _seen_in(eyes)
     return (
         "Objectives in thousands: of the photo itself, of what the net paints (total and its three terms), "
-        "and the lowest that L-BFGS has reached after so many evaluations. Equal to: the evaluations after which "
-        f"L-BFGS is as good as the net.\n\n{markdown_table(head, table)}\n\n"
+        "and the lowest that L-BFGS has reached after so many evaluations. Equal to: the evaluations after "
+        f"which L-BFGS is as good as the net.\n\n{markdown_table(head, table)}\n\n"
         f"What the eye sees in what the net paints: axis peaks {axis2} (period 2) and {axis4} (period 4), "
         f"strongest line along the border {border} (1: nothing), saturated {saturated} % of the pixels."
     )

@@ -1,6 +1,6 @@
 """The paper's figures 3, 4 and 5 on the pictures that ship.
 
-3  feature inversion: a picture whose features at one layer match the photo's. Deep layers keep the layout only
+3  feature inversion: a picture whose features at one layer match the photo's. Deep layers keep only layout
 4  style reconstruction: from noise, the painting's Gram matrices at each layer. Deep layers, larger patterns
 5  one objective, two ways: the net's output in one pass, and L-BFGS on the pixels after so many evaluations
 """
