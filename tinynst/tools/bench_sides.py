@@ -312,7 +312,7 @@ BUILD = {"ours": _ours, "torch": _torch, "torch channels-last": _torch, "onnxrun
 def work():
     """The loop of a worker's process: orders are lines of JSON on stdin, answers go to stdout.
 
-    {"job": {side, what, batch, size, ...}, "result": FILE}: build it, run it twice, write the results -> versions
+    {"job": {side, what, batch, size, ...}, "result": FILE}: build it, run it twice, write results -> versions
     {"go": true} -> seconds of one call, the median over AT_LEAST seconds of calls
     {"end": true} -> the peak memory, in bytes
     """
