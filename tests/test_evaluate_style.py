@@ -165,7 +165,8 @@ def test_the_plot_is_a_picture(measured):
 
 
 def test_resume_keeps_what_is_there_and_measures_the_rest(measured, tmp_path):
-    """One photo first, then both: the numbers of the run that had both at once; the first is not measured again."""
+    """One photo first, then both: the numbers of the run that had both at once; the first is not measured
+    again."""
     out = tmp_path / "report"
     evaluate.main([*SMALL, "--images", TWO[0], "--out", str(out)])
     first = rows_of(out)
@@ -269,7 +270,7 @@ def test_curves_can_be_read_by_others(measured):
         assert tuple(next(csv.reader(file))) == evaluate_style.COLUMNS
 
 
-# --- a net of several styles ------------------------------------------------------------------------------------------
+# --- a net of several styles --------------------------------------------------------------------------------
 
 OBJECTIVES = {
     "a": {"content_layers": ["relu2_2"], "content_weights": [1.0], "style_layers": ["relu1_2", "relu2_2"]}
@@ -409,7 +410,8 @@ def test_a_line_tells_the_median_and_the_range():
 
 
 def test_curves_of_an_earlier_report_are_taken_over(several, tmp_path, monkeypatch, capsys):
-    """A net trained further: it is measured anew, L-BFGS is not run. By folder or by file; some of its evaluations, too."""
+    """A net trained further: it is measured anew, L-BFGS is not run. By folder or by file; some of its
+    evaluations, too."""
     many(several / "further.h5", seed=1)
     called = counted(monkeypatch, evaluate_style, "descend")
     before = rows_of(several / "report")

@@ -42,7 +42,8 @@ def here(tmp_path, monkeypatch):
 
 
 def save_net(path, factor=4, scale=1.0, loss="pixel"):
-    """Weights of an untrained net; `scale` makes its last layer, and so its difference from bicubic, larger."""
+    """Weights of an untrained net; `scale` makes its last layer, and so its difference from bicubic,
+    larger."""
     net = super_resolution_net(factor, **NET, seed=1)
     net.layers.layers["out"].parameters()["w"][...] *= scale
     about = {"kind": "superres", "factor": factor, "loss": loss, "settings": {"factor": factor, **NET}}
@@ -58,7 +59,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-# --- the numbers ------------------------------------------------------------------------------------------------------
+# --- the numbers --------------------------------------------------------------------------------------------
 
 
 def cubic(x):
@@ -68,7 +69,8 @@ def cubic(x):
 
 
 def resized(line, length):
-    """A line of pixels resampled: each new pixel a mean of the old ones near it, under a kernel that grows when it shrinks."""
+    """A line of pixels resampled: each new pixel a mean of the old ones near it, under a kernel that grows
+    when it shrinks."""
     scale = len(line) / length
     reach = max(scale, 1.0)
     found = []
@@ -97,7 +99,8 @@ def naive_psnr(image, truth, factor):
     return 10 * math.log10(255**2 * count / total)
 
 
-# (photo, left, top, size, factor): PSNR and SSIM of bicubic as the code above and that of test_metrics.py have computed them
+# (photo, left, top, size, factor): PSNR and SSIM of bicubic as the code above and that of test_metrics.py
+# have computed them
 RECORDED = {
     ("coffee", 100, 60, 62, 4): (26.4127, 0.7682),
     ("chelsea", 150, 80, 75, 8): (24.0141, 0.5914),
@@ -142,7 +145,8 @@ def test_the_distance_is_the_mean_over_the_layers(vgg):
 
 
 def test_a_grey_file_counts_with_its_own_values(here, vgg):
-    """Y spans 219 levels where grey has 255: the same picture stored in colour is better by 20*log10(255/219) dB."""
+    """Y spans 219 levels where grey has 255: the same picture stored in colour is better by 20*log10(255/219)
+    dB."""
     grey = square("coffee", 100, 60, 64).convert("L")
     (here / "set").mkdir()
     for name, mode in (("grey", "L"), ("alpha", "LA"), ("wide", "I;16"), ("colour", "RGB"), ("palette", "P")):
@@ -171,7 +175,7 @@ def test_the_smallest_photo_that_can_be_measured(here, factor, vgg):
     assert [picture.shape for picture, _ in row] == [(2 * least, 2 * least, 3)] * 3
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------
 
 
 def test_csv_sheet_and_table(here, vgg, capsys):

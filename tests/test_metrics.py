@@ -23,7 +23,7 @@ def pair(xp, dtype=np.float64):
     return tuple(asarray(a.astype(dtype), xp) for a in (y, truth))
 
 
-# --- brightness -------------------------------------------------------------------------------------------------------
+# --- brightness ---------------------------------------------------------------------------------------------
 
 
 def test_luma_of_known_colours(xp):
@@ -45,7 +45,7 @@ def test_luma_wants_colour(xp):
     refuses(ValueError, "image", lambda: metrics.luma(xp.zeros((4, 5), np.uint8)))
 
 
-# --- PSNR -------------------------------------------------------------------------------------------------------------
+# --- PSNR ---------------------------------------------------------------------------------------------------
 
 
 def test_psnr_by_hand(xp):
@@ -63,11 +63,12 @@ def test_psnr_wants_one_shape(xp):
     refuses(TypeError, "y", lambda: metrics.psnr(xp.zeros((4, 5), np.uint8), xp.zeros((4, 5))))
 
 
-# --- SSIM -------------------------------------------------------------------------------------------------------------
+# --- SSIM ---------------------------------------------------------------------------------------------------
 
 
 def naive_ssim(y, truth):
-    """The definition: for each place where the window fits, weighted means, variances (of what is left) and covariance."""
+    """The definition: for each place where the window fits, weighted means, variances (of what is left) and
+    covariance."""
     weights = [
         [math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2)) for j in range(11)] for i in range(11)
     ]
@@ -107,7 +108,7 @@ def test_ssim_refuses(xp):
     refuses(ValueError, "truth", lambda: metrics.ssim(xp.zeros((20, 20)), xp.zeros((20, 21))))
 
 
-# --- the distance -----------------------------------------------------------------------------------------------------
+# --- the distance -------------------------------------------------------------------------------------------
 
 
 def naive_distance(f, g):
@@ -157,11 +158,12 @@ def test_more_blur_is_further_at_every_layer():
         assert 0 < found[0][name] < found[1][name] < found[2][name], name
 
 
-# --- what the eye sees ------------------------------------------------------------------------------------------------
+# --- what the eye sees --------------------------------------------------------------------------------------
 
 
 def noisy(side, slope, seed=0):
-    """A grey picture (side, side, 3) about 128 whose amplitude falls as frequency^-slope: 0 is white noise, 1 as in photos."""
+    """A grey picture (side, side, 3) about 128 whose amplitude falls as frequency^-slope: 0 is white noise, 1
+    as in photos."""
     noise = np.random.default_rng(seed).standard_normal((side, side))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
     frequency[0, 0] = 1
@@ -184,7 +186,8 @@ def test_noise_has_no_axis_peaks(side, slope):
 
 @pytest.mark.parametrize("direction", [0, 1])
 def test_threads_of_a_few_grey_levels_are_an_axis_peak_at_their_period(direction):
-    """In a photo and in noise that has a photo's spectrum; threads that run over half of the picture only, too."""
+    """In a photo and in noise that has a photo's spectrum; threads that run over half of the picture only,
+    too."""
     for picture in (images.load(PHOTOS / "chelsea.jpg", 256)[:256, :256], noisy(256, 1)):
         plain = metrics.axis_peaks(picture)
         threads = np.expand_dims(wave(4, 4, 256), (1 - direction, 2))
@@ -210,7 +213,8 @@ def test_a_blank_picture_has_no_peaks_and_a_small_one_is_refused():
 
 
 def test_border_lines_by_hand():
-    """A ramp of 2 levels a pixel down and 1 across: the same everywhere, but for a frame of 4 pixels that is 10 lighter."""
+    """A ramp of 2 levels a pixel down and 1 across: the same everywhere, but for a frame of 4 pixels that is
+    10 lighter."""
     ramp = 2.0 * np.arange(80)[:, None] + np.arange(100)
     picture = np.repeat(ramp[..., None], 3, axis=2)
     np.testing.assert_allclose(metrics.border_lines(picture, 8), 1, atol=1e-9)

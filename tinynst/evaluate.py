@@ -3,17 +3,23 @@
 from .cli import Parser, run
 from .tools import evaluate_style, evaluate_superres
 
-TASKS = {"style": evaluate_style, "superres": evaluate_superres}
+TASKS = {
+    "style": (evaluate_style, evaluate_style.EvaluateStyleSettings),
+    "superres": (evaluate_superres, evaluate_superres.EvaluateSuperresSettings),
+}
 
 
 def main(arguments=None):
-    """The command `python -m tinynst.evaluate`; `arguments` is a list of strings (None: the command line's)."""
+    """The command `python -m tinynst.evaluate`; `arguments` is a list of strings (None: the command
+    line's)."""
     parser = Parser(prog="tinynst evaluate", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    for name, task in TASKS.items():
-        task.add_options(tasks.add_parser(name, help=task.__doc__.splitlines()[0], description=task.__doc__))
-    s = parser.parse_args(arguments)
-    TASKS[s.task].evaluate(s)
+    for name, (module, settings) in TASKS.items():
+        sub = tasks.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
+        settings.add_options(sub)
+    given = vars(parser.parse_args(arguments))
+    module, settings = TASKS[given.pop("task")]
+    module.evaluate(settings(**given))
 
 
 if __name__ == "__main__":

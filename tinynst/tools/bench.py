@@ -1,13 +1,15 @@
-"""How fast is it? Times, memory and GFLOP/s of a training step and of stylising, alone or against a framework (a peer).
+"""How fast is it? Times, memory and GFLOP/s of a training step and of stylising, alone or next to a framework
+(a peer).
 
-Each side lives in a process of its own, is warmed up, and then they take turns (A B A B ...), so that whatever else the
-machine does falls on both alike. A ratio is only reported where both computed the same numbers.
+Each side runs in its own process and is warmed up. Then they take turns (A B A B ...), so other load on the
+machine hits both equally. A ratio is reported only if both sides computed the same numbers.
 
-The GFLOPs are those of direct convolution, two for each multiply-add, whatever way a layer is computed. Winograd's way does
-with a quarter of the products, so it can pass the machine's peak.
+GFLOPs count two operations per multiply-add of a direct convolution, whichever algorithm runs. Winograd's
+needs a quarter of the products, so it can exceed the machine's peak.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -20,11 +22,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from .. import __version__, device
-from ..cli import Parser, given
+from ..cli import Parser
 from ..data.files import written_whole
 from ..errors import UserError
 from ..layers import Conv, ConvTranspose, ReflectPad
@@ -32,9 +32,10 @@ from ..networks import style_net
 from ..networks.transform import PAD
 from ..networks.vgg import LAYERS
 from ..ops.fast.parallel import threads
+from ..settings import Settings, option
 from .bench_sides import CONTENT, STYLE, leaves
 
-VGG_CHANNELS = (64, 128, 256, 512, 512)
+VGG_CHANNELS = (64, 128, 256, 512, 512)  # of each block
 VGG_CONVS = (
     (3, 64, 1),
     (64, 64, 1),
@@ -43,25 +44,112 @@ VGG_CONVS = (
     (128, 256, 4),
     (256, 256, 4),
     (256, 512, 8),
-    (512, 512, 8),
 )
-VGG_CONVS += ((512, 512, 16),)  # channels in and out, and by how much the image has been shrunk
-PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}  # what each needs installed
+VGG_CONVS += ((512, 512, 8), (512, 512, 16))  # channels in, channels out, image size divided by
+PEERS = {"torch": ("torch",), "onnxruntime": ("torch", "onnx", "onnxruntime")}  # packages that each needs
 SIDES = {
     None: ["ours"],
     "torch": ["ours", "torch", "torch channels-last"],
     "onnxruntime": ["ours", "onnxruntime"],
 }
-PAUSE = 0.2  # seconds for the side that has just worked to put its threads to sleep
-SAME = 1e-2  # the relative difference up to which two sides count as computing the same
+PAUSE = 0.2  # seconds for the threads of the previous side to go to sleep
+SAME = 1e-2  # largest relative difference at which two sides count as computing the same
+NOTE = (
+    "GFLOP/s: multiply-adds of direct convolution, times 2. Winograd needs a quarter: it can exceed the peak."
+)
+UNUSED = {
+    "times": ("plot",),
+    "layers": ("plot", "peer", "work"),
+    "convs": ("plot", "width", "work"),
+    "sweep": (),
+}
 
 
-# --- counting ---------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(init=False)
+class BenchSettings(Settings):
+    layers: bool = option(False, "our training step, layer by layer")
+    convs: bool = option(False, "VGG's 3x3 convolutions one by one, forward and backward")
+    sweep: bool = option(False, "every size with every batch; --plot draws it")
+    work: str | None = option(
+        None, "only this (default: both; --sweep: stylize)", choices=("train", "stylize")
+    )
+    peer: str | None = option(
+        None, "measure it in turn with ours (onnxruntime: only stylising, on the CPU)", choices=tuple(PEERS)
+    )
+    sizes: list[int] | None = option(
+        None,
+        "sides of the images, in pixels (default: 256; stylising 512; --sweep 128 256 512 1024)",
+        least=16,
+        metavar="S",
+    )
+    batches: list[int] | None = option(
+        None, "images at once (default: training 4, else 1; --sweep 1 2 4 8)", least=1, metavar="N"
+    )
+    width: int = option(32, "filters of the net's first layer", least=1)
+    rounds: int = option(5, "how often the sides take turns", least=1)
+    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    json: str | None = option(None, "write all results, and the versions of the software", metavar="FILE")
+    plot: str | None = option(None, "with --sweep: draw time against size and batch", metavar="FILE.png")
+
+    @property
+    def mode(self):
+        return next((name for name in ("layers", "convs", "sweep") if getattr(self, name)), "times")
+
+    def check(self):
+        """Raise UserError for options that cannot work, before any time is spent."""
+        if self.layers + self.convs + self.sweep > 1:
+            raise UserError("--layers, --convs and --sweep: each is not allowed with another")
+        for name in UNUSED[self.mode]:
+            if name in self.given:
+                where = f"with --{self.mode}" if self.mode != "times" else "without --sweep"
+                raise UserError(f"--{name} means nothing {where}")
+        if self.plot and Path(self.plot).suffix.lower() != ".png":
+            raise UserError(f"--plot {self.plot}: the plot is a PNG; give it a name that ends in .png")
+        device.select(self.device)
+        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device == "cuda"):
+            raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
+        if self.peer and not self.convs and min(self.sizes or [PAD + 1]) <= PAD:
+            raise UserError(f"--sizes: reflection padding by {PAD} needs images of at least {PAD + 1} pixels")
+        for name in PEERS.get(self.peer, ()):
+            if importlib.util.find_spec(name) is None:
+                raise UserError(
+                    f"--peer {self.peer} needs {name}, which is not installed: pip install 'tinynst[bench]'"
+                )
+
+    def jobs(self):
+        """Yield what to measure: {what, size, batch, device, and width or inputs and outputs}."""
+        if self.convs:
+            for batch in self.batches or [1]:
+                for size in self.sizes or [256]:
+                    for c, o, shrunk in VGG_CONVS:
+                        for what in ("conv forward", "conv backward"):
+                            job = {"what": what, "size": size // shrunk, "batch": batch}
+                            yield job | {"inputs": c, "outputs": o, "device": self.device}
+            return
+        usual = {"train": ([256], [4]), "stylize": ([512], [1])}
+        if self.layers:
+            works = ["train"]
+        elif self.sweep:
+            works, usual = (
+                [self.work or "stylize"],
+                dict.fromkeys(usual, ([128, 256, 512, 1024], [1, 2, 4, 8])),
+            )
+        else:
+            both = ["stylize"] if self.peer == "onnxruntime" else list(usual)
+            works = [self.work] if self.work else both
+        for what in works:
+            for batch in self.batches or usual[what][1]:
+                for size in self.sizes or usual[what][0]:
+                    job = {"what": what, "size": size, "batch": batch}
+                    yield job | {"width": self.width, "device": self.device}
+
+
+# --- counting -----------------------------------------------------------------------------------------------
 
 
 def style_net_flops(net, height, width):
-    """{layer: (kernel "9x9 3 -> 32", output (H, W), FLOPs of its forward pass)} of every convolution of a style net made with
-    upsample="transpose", for one image of height x width pixels."""
+    """{layer: (kernel "9x9 3 -> 32", output (H, W), FLOPs of its forward pass)} of each convolution of a
+    style net with upsample="transpose", for one image of height x width pixels."""
     counts = {}
     for name, layer in leaves(net.layers).items():
         if isinstance(layer, ReflectPad):
@@ -70,14 +158,10 @@ def style_net_flops(net, height, width):
             kh, kw, c, o = layer.parameters()["w"].shape
             height, width = ((side + 2 * layer.pad - kh) // layer.stride + 1 for side in (height, width))
             counts[name] = f"{kh}x{kw} {c} -> {o}", (height, width), 2 * height * width * kh * kw * c * o
-        elif isinstance(layer, ConvTranspose):  # each pixel that comes in meets the whole kernel
+        elif isinstance(layer, ConvTranspose):  # each input pixel is multiplied by the whole kernel
             kh, kw, o, c = layer.parameters()["w"].shape
-            counts[name] = (
-                f"{kh}x{kw} {c} -> {o}",
-                (2 * height, 2 * width),
-                2 * height * width * kh * kw * c * o,
-            )
-            height, width = 2 * height, 2 * width
+            flops, height, width = 2 * height * width * kh * kw * c * o, 2 * height, 2 * width
+            counts[name] = f"{kh}x{kw} {c} -> {o}", (height, width), flops
     return counts
 
 
@@ -95,10 +179,10 @@ def vgg_flops(height, width, last):
 
 
 def step_flops(width, size):
-    """{layer: [kernel, output (H, W), forward FLOPs, backward FLOPs]} of the convolutions of a training step, one photo.
+    """{layer: [kernel, output (H, W), forward FLOPs, backward FLOPs]} of a training step with one photo.
 
-    Backward, the net's layers need two gradients (the first only its kernel's), VGG's only the one by their input; VGG looks
-    at the photo, too, up to where contents are compared."""
+    The net's layers compute two gradients (the first layer only that of its kernel), VGG's only the one with
+    respect to the input. VGG also sees the photo, up to the content layer."""
     net = style_net_flops(style_net(width=width), size, size)
     rows = {name: [kernel, out, flops, 2 * flops] for name, (kernel, out, flops) in net.items()}
     rows["conv1"][3] //= 2
@@ -109,39 +193,33 @@ def step_flops(width, size):
 
 
 def job_flops(job):
-    """FLOPs of one call of a job (see `work`)."""
+    """FLOPs of one call of a job."""
     what, batch, size = job["what"], job["batch"], job["size"]
     if what == "train":
-        return batch * sum(
-            forward + backward for _, _, forward, backward in step_flops(job["width"], size).values()
-        )
+        return batch * sum(row[2] + row[3] for row in step_flops(job["width"], size).values())
     if what == "stylize":
         return batch * sum(
-            flops for _, _, flops in style_net_flops(style_net(width=job["width"]), size, size).values()
+            row[2] for row in style_net_flops(style_net(width=job["width"]), size, size).values()
         )
-    return (
-        batch * 2 * size * size * 9 * job["inputs"] * job["outputs"] * (2 if what == "conv backward" else 1)
-    )
+    return batch * 2 * size * size * 9 * job["inputs"] * job["outputs"] * (1 + (what == "conv backward"))
 
 
-# --- one process a side -----------------------------------------------------------------------------------------------
+# --- measuring ----------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """A process for one side; `ask` sends an order and waits for the answer (see `work`). A context manager."""
+    """A process for one side, as a context manager; `ask` sends an order and waits for the answer
+    (bench_sides.work)."""
 
     def __init__(self, side):
-        self.side, count = side, str(threads())
-        env = os.environ | dict.fromkeys(
-            ("TINYNST_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count
-        )
+        variables = ("TINYNST_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        env = os.environ | dict.fromkeys(variables, str(threads()))
         command = [sys.executable, "-c", "from tinynst.tools.bench_sides import work; work()"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.side, self.process = side, subprocess.Popen(command, env=env, **pipes)
 
     def ask(self, **order):
-        """Raises UserError for what went wrong there, and where the process ended."""
+        """Raises UserError for an error in the process, or if the process ended."""
         try:
             print(json.dumps(order), file=self.process.stdin, flush=True)
             answer = json.loads(self.process.stdout.readline() or "{}")
@@ -149,11 +227,8 @@ class Worker:
             answer = {}
         if not answer:
             status = self.process.wait()
-            why = (
-                "probably for want of memory: try smaller --sizes or --batches"
-                if status == -9
-                else "see above"
-            )
+            memory = "probably out of memory: try smaller --sizes or --batches"
+            why = memory if status == -9 else "see above"
             raise UserError(f"the process of {self.side} ended with status {status}, {why}")
         if "error" in answer:
             raise UserError(f"{self.side}: {answer['error']}")
@@ -168,105 +243,92 @@ class Worker:
         self.process.communicate()
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def started(sides):
+    """{side: Worker}; the processes end with the block."""
+    with contextlib.ExitStack() as stack:
+        yield {side: stack.enter_context(Worker(side)) for side in sides}
 
 
 def measure(workers, job, rounds):
-    """Time a job on every side in turn: {what, size, batch, ..., times {side: [seconds]}, gflops {side}, versions}.
+    """Time a job on every side in turn: the job with times {side: [seconds]}, flops, gflops {side} and
+    versions.
 
-    With peers also `difference` {side: the largest relative one between its results and ours}; `peer`, the fastest of those
-    whose results are ours (PyTorch 2.13's are not for one channels-last image: its instance norm's gradient is wrong there);
-    and `ratio`, [median, least, most] over the rounds of its time by ours, None where no peer's results are ours.
+    With peers also `difference` {side: largest relative difference of its results from ours}; `peer`, the
+    fastest of those that computed the same (PyTorch 2.13 does not for one channels-last image: its instance
+    norm's gradient is wrong there); and `ratio`, [median, min, max] over the rounds of its time / ours, or
+    None without such a peer.
     """
-    times, versions, differences = {side: [] for side in workers}, {}, {}
+    times, versions, results = {side: [] for side in workers}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for k, (side, worker) in enumerate(workers.items()):
-            path = Path(folder, f"{k}.npz")
-            versions |= worker.ask(job={**job, "side": side, "threads": threads()}, result=str(path))[
-                "versions"
-            ]
+        path = Path(folder, "results.npz")
+        for side, worker in workers.items():
+            order = {**job, "side": side, "threads": threads()}
+            versions |= worker.ask(job=order, result=str(path))["versions"]
             with np.load(path) as file:
-                results = list(file.values())
-            path.unlink()
-            if side == "ours":
-                wanted = results
-            else:
-                differences[side] = difference(wanted, results)
+                results[side] = list(file.values())
     for _ in range(rounds):
         for side, worker in workers.items():
             time.sleep(PAUSE)
             times[side].append(worker.ask(go=True)["seconds"])
     row = {**job, "flops": job_flops(job), "times": times, "versions": versions}
     row["gflops"] = {side: row["flops"] / statistics.median(t) / 1e9 for side, t in times.items()}
-    if differences:
-        same = [side for side in differences if differences[side] <= SAME]
+    ours = results.pop("ours")
+    if results:
+        differences = {side: difference(ours, result) for side, result in results.items()}
+        same = [side for side, value in differences.items() if value <= SAME]
         peer = min(same or differences, key=lambda side: statistics.median(times[side]))
-        ratios = [a / b for a, b in zip(times[peer], times["ours"], strict=True)]
+        ratios = [their / our for their, our in zip(times[peer], times["ours"], strict=True)]
         row |= {"peer": peer, "difference": differences}
         row["ratio"] = [statistics.median(ratios), min(ratios), max(ratios)] if same else None
     return row
 
 
 def difference(ours, theirs):
-    """The largest difference of two lists of arrays, each relative to the largest number in its array; NaN where one is."""
-    return float(
-        np.max([abs(a - b).max() / max(abs(b).max(), 1e-30) for a, b in zip(ours, theirs, strict=True)])
-    )
-
-
-@contextlib.contextmanager
-def started(sides):
-    """{side: Worker}, ended with the block."""
-    with contextlib.ExitStack() as stack:
-        yield {side: stack.enter_context(Worker(side)) for side in sides}
+    """The largest difference of two lists of arrays, each relative to the largest number in its array; NaN
+    for a NaN."""
+    pairs = zip(ours, theirs, strict=True)
+    return float(np.max([abs(our - their).max() / max(abs(their).max(), 1e-30) for our, their in pairs]))
 
 
 def measure_alone(sides, job, rounds):
-    """`measure` in new processes, so that the peak of memory is this job's: adds memory {side: bytes}."""
+    """`measure` in new processes, so that the peak memory is this job's: adds memory {side: bytes}."""
     with started(sides) as workers:
         row = measure(workers, job, rounds)
         return row | {"memory": {side: worker.ask(end=True)["peak"] for side, worker in workers.items()}}
 
 
 def measure_layers(job, rounds):
-    """{..., "seconds": a whole step, "layers": [{name, kernel, output, and seconds and flops, each [forward, backward]}]}:
-    medians over the rounds of a training step of ours with a clock around each layer. What has no kernel has no flops."""
+    """The job with `seconds` of our whole step and `layers`, [{name, kernel, output, seconds and flops, each
+    [forward, backward]}]: medians over the rounds, with a clock around each layer. Layers without a kernel
+    have 0 flops."""
     with started(["ours"]) as workers, tempfile.TemporaryDirectory() as folder:
         order = {**job, "side": "ours", "threads": threads(), "layers": True}
         versions = workers["ours"].ask(job=order, result=str(Path(folder, "ours.npz")))["versions"]
-        rounds = [workers["ours"].ask(go=True) for _ in range(rounds)]
+        answers = [workers["ours"].ask(go=True) for _ in range(rounds)]
     convs, layers = step_flops(job["width"], job["size"]), []
-    for name in rounds[0]["layers"]:
+    for name in answers[0]["layers"]:
         kernel, output, *flops = convs.get(name, ("", (), 0, 0))
-        seconds = [statistics.median(each["layers"][name][way] for each in rounds) for way in (0, 1)]
+        seconds = [statistics.median(each["layers"][name][way] for each in answers) for way in (0, 1)]
         flops = [job["batch"] * f for f in flops]
         layers.append({"name": name, "kernel": kernel, "output": output, "seconds": seconds, "flops": flops})
-    return {
-        **job,
-        "versions": versions,
-        "seconds": statistics.median(each["last"] for each in rounds),
-        "layers": layers,
-    }
+    whole = statistics.median(each["last"] for each in answers)
+    return {**job, "versions": versions, "seconds": whole, "layers": layers}
 
 
-# --- showing ----------------------------------------------------------------------------------------------------------
-
-NOTE = "GFLOP/s: multiply-adds of direct convolution, times 2. Winograd needs a quarter, so it can pass the machine's peak."
+# --- showing ------------------------------------------------------------------------------------------------
 
 
-def _show_head(sides, memory):
-    names = ["ours", *(["peer"] if len(sides) > 1 else [])]
+def _show_head(several, memory):
     head = f"{'':22} {'size':>5} {'batch':>5}"
-    for name in names:
-        head += f"  {name + ' ms':>9} {'GFLOP/s':>8}" + " {:>6}".format("GB") * memory
-    print(
-        NOTE + "\n\n" + head + ("  peer's time / ours (over the rounds)" if len(sides) > 1 else ""),
-        flush=True,
-    )
+    for name in ["ours", "peer"][: 1 + several]:
+        head += f"  {name + ' ms':>9} {'GFLOP/s':>8}" + f" {'GB':>6}" * memory
+    print(f"{NOTE}\n\n{head}" + "  peer's time / ours (over the rounds)" * several, flush=True)
 
 
 def _show(row):
-    line = f"{_name(row):22} {row['size']:5} {row['batch']:5}"
+    name = f"{row['inputs']} -> {row['outputs']} {row['what'][5:]}" if "inputs" in row else row["what"]
+    line = f"{name:22} {row['size']:5} {row['batch']:5}"
     for side in ["ours", *([row["peer"]] if "peer" in row else [])]:
         line += f"  {1e3 * statistics.median(row['times'][side]):9.1f} {row['gflops'][side]:8.1f}"
         line += f" {row['memory'][side] / 1e9:6.2f}" if "memory" in row else ""
@@ -275,12 +337,9 @@ def _show(row):
         line += f"  {row['peer']}, differs by {row['difference'][row['peer']]:.1e}"
         for side, differs in row["difference"].items():
             if not differs <= SAME:
-                line += f"\n{'':8}{side} computes something else (it differs by {differs:.1e}, more than {SAME:g}): no ratio to it"
+                line += f"\n{'':8}{side} computes something else"
+                line += f" (it differs by {differs:.1e}, more than {SAME:g}): no ratio to it"
     print(line, flush=True)
-
-
-def _name(row):
-    return f"{row['inputs']} -> {row['outputs']} {row['what'][5:]}" if "inputs" in row else row["what"]
 
 
 def _show_layers(row):
@@ -290,9 +349,7 @@ def _show_layers(row):
     for layer in row["layers"]:
         line = f"{layer['name']:18} {layer['kernel']:>16} {'x'.join(map(str, layer['output'])):>10}"
         for width, seconds, flops in zip((10, 11), layer["seconds"], layer["flops"], strict=True):
-            line += (
-                f"  {1e3 * seconds:{width}.2f}" if seconds else f"  {'':{width}}"
-            )  # a loss has its gradient with it
+            line += f"  {1e3 * seconds:{width}.2f}" if seconds else f"  {'':{width}}"
             line += f" {flops / seconds / 1e9:8.1f}" if flops and seconds else f" {'':8}"
         print(line.rstrip())
     rest = row["seconds"] - sum(sum(layer["seconds"]) for layer in row["layers"])
@@ -300,53 +357,47 @@ def _show_layers(row):
 
 
 def _plot(path, rows):
-    """Milliseconds against image size, a line for each batch, and against batch, a line for each size; peers are dashed."""
+    """Milliseconds against size, a line for each batch, and against batch, a line for each size; peers are
+    dashed."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, along, each in ((left, "size", "batch"), (right, "batch", "size")):
+    for axes, (along, each) in zip(
+        figure.subplots(1, 2), (("size", "batch"), ("batch", "size")), strict=True
+    ):
         for k, value in enumerate(sorted({row[each] for row in rows})):
             line = [row for row in rows if row[each] == value]
-            sides = [("ours", [statistics.median(row["times"]["ours"]) for row in line], "-")]
-            if "peer" in line[0]:
-                label = line[0]["peer"].split()[0]
-                sides.append((label, [statistics.median(row["times"][row["peer"]]) for row in line], "--"))
-            for name, seconds, style in sides:
-                x, y = [row[along] for row in line], [1e3 * s for s in seconds]
-                axes.plot(
-                    x, y, style, color=f"C{k}", marker="o", markersize=3, label=f"{name}, {each} {value}"
-                )
+            for style, side in (("-", "ours"), ("--", line[0].get("peer"))):
+                if side:
+                    found = [row["times"][row["peer"] if style == "--" else side] for row in line]
+                    y, label = (
+                        [1e3 * statistics.median(t) for t in found],
+                        f"{side.split()[0]}, {each} {value}",
+                    )
+                    axes.loglog([row[along] for row in line], y, f"C{k}o{style}", markersize=3, label=label)
         ticks = sorted({row[along] for row in rows})
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))  # 200, not 2 x 10^2
         axes.set_xticks(ticks, map(str, ticks))
-        axes.set_xlabel("image size (pixels a side)" if along == "size" else "batch (images)")
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="image size (pixels a side)" if along == "size" else "batch (images)")
+        axes.set_ylabel("milliseconds")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
-    left.set_ylabel("milliseconds")
     what = "Training step" if rows[0]["what"] == "train" else "Stylising"
     figure.suptitle(f"{what}, width {rows[0]['width']}, {rows[0]['device']}")
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def _save(options, here, rows):
-    """Write what there is so far: a sweep takes long, and may be stopped."""
-    if options.json:
+def _save(s, here, rows):
+    """Write the results so far: a sweep takes long, and may be stopped."""
+    if s.json:
         versions = {name: value for row in rows for name, value in row["versions"].items()}
-        figures = [{key: value for key, value in row.items() if key != "versions"} for row in rows]
-        report = {
-            "tinynst": __version__,
-            "machine": here,
-            "versions": versions,
-            "options": vars(options),
-            "rows": figures,
-        }
-        with written_whole(options.json) as temporary:
+        report = {"tinynst": __version__, "machine": here, "versions": versions, "options": s.to_dict()}
+        report["rows"] = [{key: value for key, value in row.items() if key != "versions"} for row in rows]
+        with written_whole(s.json) as temporary:
             temporary.write_text(json.dumps(report, indent=1))
-    if options.plot:
-        _plot(options.plot, rows)
+    if s.plot:
+        _plot(s.plot, rows)
 
 
 def machine():
@@ -356,150 +407,34 @@ def machine():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     system = f"{platform.system()} {platform.release()}"
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": threads(),
-        "system": system,
-        "python": platform.python_version(),
-    }
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-UNUSED = {  # what has no meaning beside another option, so that nothing is passed over in silence
-    "times": ("plot",),
-    "layers": ("plot", "peer", "work"),
-    "convs": ("plot", "width", "work"),
-    "sweep": (),
-}
-
-
-def _parser():
-    parser = Parser(
-        prog="tinynst bench",
-        description="Measure speed and memory: of a training step and of stylising, or of what one of --layers, --convs, "
-        "--sweep asks for.",
-        epilog="On an idle machine, please. TINYNST_THREADS sets the number of threads of both sides.",
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--layers", action="store_true", help="a training step of ours, layer by layer")
-    which.add_argument(
-        "--convs", action="store_true", help="VGG's 3x3 convolutions one by one, forward and backward"
-    )
-    which.add_argument("--sweep", action="store_true", help="every size with every batch; --plot draws it")
-    add = parser.add_argument
-    add("--work", choices=("train", "stylize"), help="only this (default: both; --sweep: stylize)")
-    add(
-        "--peer",
-        choices=tuple(PEERS),
-        help="measure it in turn with ours (onnxruntime: only stylising, on the CPU)",
-    )
-    add(
-        "--sizes",
-        type=int,
-        nargs="+",
-        metavar="S",
-        help="sides of the images, in pixels (default: 256; stylising 512; --sweep 128 256 512 1024)",
-    )
-    add(
-        "--batches",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="images at once (default: training 4, all else 1; --sweep 1 2 4 8)",
-    )
-    add("--width", type=int, default=32, help="filters of the net's first layer")
-    add("--rounds", type=int, default=5, help="how often the sides take turns")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
-    add("--json", metavar="FILE", help="write all figures, and the versions of what made them")
-    add("--plot", metavar="FILE.png", help="with --sweep: draw time against size and batch")
-    return parser
-
-
-def _check(options, mode, named):
-    """Refuse what cannot work before any time is spent."""
-    for name in UNUSED[mode]:
-        if name in named:
-            raise UserError(
-                f"--{name} means nothing " + (f"with --{mode}" if mode != "times" else "without --sweep")
-            )
-    for name, least in {"sizes": 16, "batches": 1, "width": 1, "rounds": 1}.items():
-        values = getattr(options, name)
-        for value in [] if values is None else np.atleast_1d(values):
-            if value < least:
-                raise UserError(f"--{name} is {value}; it should be at least {least}")
-    if options.plot and Path(options.plot).suffix.lower() != ".png":
-        raise UserError(f"--plot {options.plot}: the plot is a PNG; give it a name that ends in .png")
-    device.select(options.device)
-    if not options.peer:
-        return
-    if options.peer == "onnxruntime" and (
-        mode == "convs" or options.work == "train" or options.device == "cuda"
-    ):
-        raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
-    if mode != "convs" and min(options.sizes or [PAD + 1]) <= PAD:
-        raise UserError(
-            f"--sizes: a peer's reflection padding of {PAD} needs images of at least {PAD + 1} pixels"
-        )
-    for name in PEERS[options.peer]:
-        if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"--peer {options.peer} needs {name}, which is not installed: pip install 'tinynst[bench]'"
-            )
-
-
-def _jobs(options, mode):
-    """The jobs of a mode: {what, size, batch, width or inputs and outputs, device}."""
-    if mode == "convs":
-        for batch in options.batches or [1]:
-            for size in options.sizes or [256]:
-                for c, o, shrunk in VGG_CONVS:
-                    for what in ("conv forward", "conv backward"):
-                        shape = {"size": size // shrunk, "batch": batch, "inputs": c, "outputs": o}
-                        yield {"what": what, **shape, "device": options.device}
-        return
-    usual = {"train": ([256], [4]), "stylize": ([512], [1])}
-    works = [options.work] if options.work else ["stylize"] if options.peer == "onnxruntime" else list(usual)
-    if mode == "sweep":
-        works, usual = (
-            [options.work or "stylize"],
-            dict.fromkeys(usual, ([128, 256, 512, 1024], [1, 2, 4, 8])),
-        )
-    for what in ["train"] if mode == "layers" else works:
-        sizes, batches = usual[what]
-        for batch in options.batches or batches:
-            for size in options.sizes or sizes:
-                yield {
-                    "what": what,
-                    "size": size,
-                    "batch": batch,
-                    "width": options.width,
-                    "device": options.device,
-                }
+    found = {"cpu": cpu, "cores": os.cpu_count(), "threads": threads(), "system": system}
+    return found | {"python": platform.python_version()}
 
 
 def main(arguments=None):
-    """`python -m tinynst.bench`; `arguments` is a list of strings (None: the command line's). Returns the exit status: 1
-    where ours and the peer's results differ."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    mode = next((name for name in ("layers", "convs", "sweep") if getattr(options, name)), "times")
-    _check(options, mode, given(parser, arguments))
-    here, rows, sides = machine(), [], SIDES[options.peer]
-    rounds = f"{options.rounds} round{'s' * (options.rounds > 1)}"
-    print(f"{here['cpu']}, {here['threads']} of {here['cores']} cores; {options.device}; median of {rounds}")
-    if mode != "layers":
-        _show_head(sides, memory=mode != "convs")
-    with started(sides if mode == "convs" else []) as workers:
-        for job in _jobs(options, mode):
-            if mode == "layers":
-                row = measure_layers(job, options.rounds)
-            elif mode == "convs":
-                row = measure(workers, job, options.rounds)
+    """`python -m tinynst.bench`; `arguments` is a list of strings (None: the command line's). Returns the
+    exit status: 1 if our results and the peer's differ."""
+    parser = Parser(
+        prog="tinynst bench",
+        description="Measure speed and memory of training and stylising; or --layers, --convs, --sweep.",
+        epilog="Use an idle machine. TINYNST_THREADS sets the number of threads of both sides.",
+    )
+    BenchSettings.add_options(parser)
+    s = BenchSettings(**vars(parser.parse_args(arguments)))
+    s.check()
+    here, rows, sides = machine(), [], SIDES[s.peer]
+    rounds = f"{s.rounds} round{'s' * (s.rounds > 1)}"
+    print(f"{here['cpu']}, {here['threads']} of {here['cores']} cores; {s.device}; median of {rounds}")
+    if not s.layers:
+        _show_head(len(sides) > 1, memory=not s.convs)
+    with started(sides if s.convs else []) as workers:
+        for job in s.jobs():
+            if s.layers:
+                rows.append(measure_layers(job, s.rounds))
+                _show_layers(rows[-1])
             else:
-                row = measure_alone(sides, job, options.rounds)
-            rows.append(row)
-            _show_layers(row) if mode == "layers" else _show(row)
-            _save(options, here, rows)
+                one = measure(workers, job, s.rounds) if s.convs else measure_alone(sides, job, s.rounds)
+                rows.append(one)
+                _show(one)
+            _save(s, here, rows)
     return 1 if any("peer" in row and not row["ratio"] for row in rows) else 0

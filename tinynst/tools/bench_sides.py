@@ -1,5 +1,7 @@
-"""The sides that `bench` measures, each as one process runs it: ours, and the same network in PyTorch and in onnxruntime."""
+"""The sides that `bench` measures, each in its own process: ours, and the same network in PyTorch and
+onnxruntime."""
 
+import io
 import json
 import os
 import signal
@@ -23,13 +25,14 @@ from ..optim import Adam
 from ..samples import PHOTOS, STYLES
 from ..training.style import StyleTask
 
-# tinynst.train's defaults: content and style layers with their weights, total variation, longer side of the painting
+# tinynst.train's defaults: content and style layers with their weights, total variation, longer side of the
+# painting
 CONTENT, STYLE, TV, STYLE_SIZE, LR = {"relu3_3": 1.0}, dict.fromkeys(STYLE_LAYERS, 5.0), 1e-6, 256, 1e-3
 AT_LEAST = 0.5  # seconds of calls a round, so that a short call is not timed alone
 
 
 def leaves(layers, prefix=""):
-    """{name: layer} of a Sequential without the Sequentials inside it, in the order of the forward pass."""
+    """{name: layer} of a Sequential with nested Sequentials flattened, in forward order."""
     found = {}
     for name, layer in layers.layers.items():
         inner = isinstance(layer, Sequential)
@@ -45,9 +48,7 @@ class Work(NamedTuple):
     wait: Any  # () -> None, when the device has done all
     versions: dict
     memory: Any = None  # () -> peak bytes of a GPU
-    layers: Any = (
-        None  # {name: [seconds forward, seconds backward]} of the last run, where they are asked for
-    )
+    layers: Any = None  # {name: [seconds forward, seconds backward]} of the last run, with --layers
 
 
 def _photos(job):
@@ -105,22 +106,20 @@ def _ours(job):
             return [net.forward(photos)]
     else:
         x, w, dy = map(xp.asarray, _conv_inputs(job))
-        memo = {}  # as VGG does it, whose kernels never change
+        memo = {}  # as in VGG, whose kernels never change
         _, cache = ops.conv2d(x, w, pad=1)
 
         def step():
-            forward = job["what"] == "conv forward"
-            return (
-                [ops.conv2d(x, w, pad=1, memo=memo)[0]]
-                if forward
-                else list(ops.conv2d_backward(dy, cache)[:2])
-            )
+            if job["what"] == "conv forward":
+                return [ops.conv2d(x, w, pad=1, memo=memo)[0]]
+            return list(ops.conv2d_backward(dy, cache)[:2])
 
     return Work(step, device.to_numpy, lambda: device.synchronize(xp), versions, memory, layers)
 
 
 def _timed_layers(task, adam, xp):
-    """Put a clock around every layer of a training step, in this process; returns the seconds, which each step adds to."""
+    """Put a clock around every layer of a training step, in this process; returns the seconds, which each
+    step adds to."""
     seconds = {}
 
     def timed(function, name, way=0):
@@ -129,17 +128,14 @@ def _timed_layers(task, adam, xp):
             begin = time.perf_counter()
             result = function(*arguments, **options)
             device.synchronize(xp)
-            label = name if isinstance(name, str) else name(*arguments)
-            seconds.setdefault(label, [0.0, 0.0])[way] += time.perf_counter() - begin
+            seconds.setdefault(name, [0.0, 0.0])[way] += time.perf_counter() - begin
             return result
 
         return call
 
-    of_vgg = {name: f"vgg {name}" for name in task.vgg.layers.layers}
-    of_vgg |= {name: "vgg pools" for name in of_vgg if name.startswith("pool")}
-    layers = list(leaves(task.net.layers).items())
-    layers += [(of_vgg[name], layer) for name, layer in task.vgg.layers.layers.items()]
-    for name, layer in layers:
+    layers = leaves(task.net.layers)
+    layers |= leaves(task.vgg.layers, "vgg ")
+    for name, layer in layers.items():
         layer.forward, layer.backward = timed(layer.forward, name), timed(layer.backward, name, 1)
     losses.feature_loss = timed(losses.feature_loss, "content loss")
     losses.style_loss = timed(losses.style_loss, "style losses")
@@ -149,12 +145,12 @@ def _timed_layers(task, adam, xp):
 
 
 def _torch(job):
-    """The same mathematics as a PyTorch user writes it, with our weights: kernels and images turned to PyTorch's layout."""
+    """The same network as a PyTorch user writes it, with our weights, in PyTorch's layout."""
     import torch
 
     F = torch.nn.functional
     torch.set_num_threads(job["threads"])
-    torch.backends.cudnn.benchmark = True  # what the manual advises where sizes stay the same
+    torch.backends.cudnn.benchmark = True  # recommended by the manual for fixed sizes
     cuda = job["device"] == "cuda"
     if cuda and not torch.cuda.is_available():
         raise UserError(
@@ -279,88 +275,55 @@ def _torch_gram(f):
 
 
 def _onnxruntime(job):
+    """The style net in onnxruntime, exported from the PyTorch net."""
     import onnx
     import onnxruntime
+    import torch
 
+    class Net(torch.nn.Module):
+        def forward(self, photos):
+            return _torch_net(torch.nn.functional, weights, photos, mean)
+
+    weights = {
+        name: torch.from_numpy(
+            np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+        )
+        for name, array in style_net(width=job["width"]).parameters().items()
+    }
+    mean = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
+    photos, model = np.ascontiguousarray(_photos(job).transpose(0, 3, 1, 2)), io.BytesIO()
+    names = {"input_names": ["photos"], "output_names": ["pictures"]}
+    torch.onnx.export(Net(), (torch.from_numpy(photos),), model, opset_version=17, dynamo=False, **names)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = job["threads"], 1
-    model = _onnx_model(onnx, style_net(width=job["width"]).parameters(), job["size"]).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    photos = np.ascontiguousarray(_photos(job).transpose(0, 3, 1, 2))
+    session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
+    versions = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__, "torch": torch.__version__}
 
     def step():
         return [session.run(None, {"photos": photos})[0].transpose(0, 2, 3, 1)]
 
-    return Work(
-        step, np.asarray, lambda: None, {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
-    )
-
-
-def _onnx_model(onnx, parameters, size):
-    """The style net as an ONNX graph, photos (N, 3, size, size) to pictures of the same shape, RGB in 0..255."""
-    nodes, constants = [], {}
-    for name, array in parameters.items():
-        constants[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-    constants["mean"] = np.array(MEAN_RGB, np.float32).reshape(1, 3, 1, 1)
-    constants["scale"] = np.float32(150)
-    constants["border"] = np.array([0, 0, PAD, PAD] * 2)
-    constants |= {"hw": np.array([2, 3]), "two": np.array([2, 2]), "minus_two": np.array([-2, -2])}
-    constants |= {"zero": np.array([0, 0]), "size": np.array([size, size])}
-
-    def add(kind, *inputs, **attributes):
-        nodes.append(onnx.helper.make_node(kind, inputs, [f"x{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
-
-    def norm(x, name, relu=True):
-        x = add("InstanceNormalization", x, f"{name}.gamma", f"{name}.beta", epsilon=1e-5)
-        return add("Relu", x) if relu else x
-
-    x = add("Pad", add("Sub", "photos", "mean"), "border", mode="reflect")
-    x = norm(add("Conv", x, "conv1.w", pads=[4] * 4), "conv1_norm")
-    for name in ("conv2", "conv3"):
-        x = norm(add("Conv", x, f"{name}.w", strides=[2, 2], pads=[1] * 4), f"{name}_norm")
-    for k in range(1, 6):
-        y = norm(add("Conv", x, f"residual{k}.conv1.w"), f"residual{k}.norm1")
-        y = norm(add("Conv", y, f"residual{k}.conv2.w"), f"residual{k}.norm2", relu=False)
-        x = add("Add", y, add("Slice", x, "two", "minus_two", "hw"))
-    for name in ("up1", "up2"):
-        double = {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]}
-        x = norm(add("ConvTranspose", x, f"{name}.w", **double), f"{name}_norm")
-    x = add("Tanh", add("Conv", x, "out.w", "out.b", pads=[4] * 4))
-    x = add("Slice", add("Add", add("Mul", x, "scale"), "mean"), "zero", "size", "hw")
-
-    tensors = [
-        onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()
-    ]
-    ends = [
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None, 3, size, size])
-        for n in ("photos", x)
-    ]
-    graph = onnx.helper.make_graph(nodes, "style_net", ends[:1], ends[1:], tensors)
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    return Work(step, np.asarray, lambda: None, versions)
 
 
 BUILD = {"ours": _ours, "torch": _torch, "torch channels-last": _torch, "onnxruntime": _onnxruntime}
 
 
 def work():
-    """What a worker's process does: orders come as lines of JSON on standard input, answers go out on standard output.
+    """The loop of a worker's process: orders are lines of JSON on stdin, answers go to stdout.
 
-    {"job": {side, what, batch, size, ...}, "result": FILE}    make it ready, run it twice, write what came out: versions
-    {"go": true}                                               the seconds of a call: the median of AT_LEAST seconds of calls
-    {"end": true}                                              the peak of memory, in bytes
+    {"job": {side, what, batch, size, ...}, "result": FILE}: build it, run it twice, write results -> versions
+    {"go": true} -> seconds of one call, the median over AT_LEAST seconds of calls
+    {"end": true} -> the peak memory, in bytes
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the parent, whose end is ours: nothing more to read
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a library that prints must not answer for us
+    os.dup2(2, 1)  # what a library prints must not be read as an answer
     current = None
     for line in sys.stdin:
         order = json.loads(line)
         try:
             if "job" in order:
-                current = None  # the old job's memory first
+                current = None  # free the old job's memory first
                 current = BUILD[order["job"]["side"]](order["job"])
                 _warm_up(current, order["job"], order["result"])
                 answer = {"versions": current.versions}
@@ -376,7 +339,8 @@ def work():
 
 
 def _warm_up(current, job, path):
-    """Run twice and write the results: of both runs where a step changes the weights, so that the gradients show."""
+    """Run twice and write the results: of both runs for training, where the second shows the effect of the
+    gradients."""
     first, second = ([current.fetch(result) for result in current.run()] for _ in range(2))
     np.savez(path, *(first + second if job["what"] == "train" else second))
 
@@ -395,14 +359,12 @@ def _time(current):
 
 
 def _peak_memory():
-    """The most memory this process has had, in bytes. Linux's own count goes first: the other one starts at the parent's."""
+    """The most memory this process has had, in bytes. Linux's VmHWM first: ru_maxrss starts at the
+    parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        return next(
-            int(line.split()[1]) * 1024
-            for line in status.read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -1,18 +1,18 @@
-"""How good is a style net? As good as so many evaluations of L-BFGS on the picture itself, under the same objective.
+"""How good is a style net? Count how many evaluations L-BFGS on the pixels needs to match it, for the same
+objective.
 
-The paper's measurement (section 4.1, Fig. 5). For each photo: the objective of what the net paints, that of L-BFGS on the
-pixels after each evaluation, begun from noise and from the photo, and after how many of them it is as good as the net.
-Neither picture is clipped. The objective is the one that the net was trained with, as its weights record it. Of a net of
-several styles each is measured under its own. And what the eye sees and the objective hardly: see metrics.axis_peaks,
+The paper's measurement (section 4.1, Fig. 5). For each photo: the objective of the net's output, and that of
+L-BFGS after each evaluation, started from noise and from the photo. Pictures are not clipped. The objective
+is the one that the net was trained with, as its weights record it; each style of a net of several has its
+own. The report also has measures of artefacts that the objective hardly notices: metrics.axis_peaks,
 border_lines and saturated.
 """
 
-import argparse
 import csv
+import dataclasses
 import hashlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks import VGG16
 from ..samples import STYLES
+from ..settings import Settings, option
 from ..training.run import layer_weights
 from . import metrics
 from .optimize import descend, load_style, noise
@@ -38,82 +39,62 @@ STARTS = ("noise", "photo")
 MILESTONES = (100, 300, 500)  # evaluations: the paper's table of times
 
 
-def add_options(parser):
-    """The options of `evaluate style`."""
-    add, required = parser.add_argument, {"required": True, "default": argparse.SUPPRESS}
-    add(
-        "--weights",
+@dataclasses.dataclass(init=False)
+class EvaluateStyleSettings(Settings):
+    weights: str = option(
+        None,
+        "the net: a style that ships, weights from training, or one style of a file of many, as FILE.h5:NAME",
         metavar="NAME|FILE.h5",
-        help="the net: a style that ships, weights from training, or of a file of many styles one, as FILE.h5:NAME",
-        **required,
+        required=True,
     )
-    add(
-        "--images",
+    images: list[str] = option(
+        None, "photos that the net was not trained on", metavar="IMAGE|FOLDER", required=True
+    )
+    out: str = option(None, "folder of the report", metavar="FOLDER", required=True)
+    styles: list[str] | None = option(None, "styles of a net of several (default: all)", metavar="NAME")
+    style: list[str] | None = option(
+        None,
+        "the paintings, found by the file names that the weights record (default: those that ship); the "
+        "painting of a net of one style may have any name",
         metavar="IMAGE|FOLDER",
-        nargs="+",
-        help="photos that the net was not trained on",
-        **required,
     )
-    add("--out", metavar="FOLDER", help="where the report goes", **required)
-    add("--styles", metavar="NAME", nargs="+", help="of a net of several styles these (default: all)")
-    add(
-        "--style",
-        metavar="IMAGE|FOLDER",
-        nargs="+",
-        help="the paintings, found by the file names that the weights record (default: those that ship); the one of a net of "
-        "one style may have any name",
+    style_weights: list[float] | None = option(
+        None, "instead of the recorded ones: one, or one for each style layer", metavar="W"
     )
-    add(
-        "--style-weights",
-        nargs="+",
-        type=float,
-        metavar="W",
-        help="in place of those recorded: one, or one for each style layer",
-    )
-    add("--count", type=int, metavar="N", help="the first N photos only")
-    add(
-        "--size",
-        type=int,
-        default=256,
-        help="the middle square of each photo, its shorter side made this many pixels",
-    )
-    add(
-        "--evaluations", type=int, default=100, metavar="N", help="of the objective, for each photo and start"
-    )
-    add("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="where the optimisation begins")
-    add("--seed", type=int, default=0, help="of the noise")
-    add(
-        "--curves",
+    count: int | None = option(None, "only the first N photos", least=1, metavar="N")
+    size: int = option(256, "side of the square cut from the middle of each photo, in pixels", least=32)
+    evaluations: int = option(100, "of the objective, for each photo and start", least=1, metavar="N")
+    starts: list[str] = option(list(STARTS), "where the optimisation starts", choices=STARTS)
+    seed: int = option(0, "of the noise", least=0)
+    curves: list[str] | None = option(
+        None,
+        "earlier reports: their L-BFGS results and times are reused where the same run would be repeated, "
+        "because they do not depend on the net",
         metavar="FILE.csv|FOLDER",
-        nargs="+",
-        help="earlier reports: what L-BFGS reached there, and its seconds, are taken over where it would do the same again; "
-        "the net has no part in it",
     )
-    add(
-        "--resume",
-        action="store_true",
-        help="keep what the report in --out holds, and go on with the other photos",
-    )
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
+    resume: bool = option(False, "keep the results of the report in --out, and measure the other photos")
+    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+
+
+def check_folder(path):
+    """Return `path` as a Path. Raises UserError if it is a file."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise UserError(f"{path} is a file; it should be a folder")
+    return Path(path)
 
 
 def evaluate(s):
-    """Measure, style by style and photo by photo, and write the report anew after each: it can be stopped at any time."""
-    for name, least in {"size": 32, "evaluations": 1, "count": 1, "seed": 0}.items():
-        if getattr(s, name) is not None and getattr(s, name) < least:
-            raise UserError(f"--{name} is {getattr(s, name)}; it should be at least {least}")
+    """Measure every style on every photo. The report is rewritten after each photo, so it can be stopped at
+    any time."""
     paths = images.find(s.images)[: s.count]
     if len({path.name for path in paths}) < len(paths):
-        raise UserError(
-            "--images: two photos have the same file name, by which the report knows them: rename one"
-        )
+        raise UserError("--images: two photos have the same file name, which identifies them: rename one")
     xp = device.select(s.device)
     goals = find_goals(s.weights, s.styles, s.style, s.style_weights)
     net, path = load_net(s.weights, xp), styles.resolve(s.weights)[0]
     settings = {"weights": path.stem, "styles": {goal.name: goal.settings for goal in goals}}
     settings |= {name: getattr(s, name) for name in ("size", "evaluations", "starts", "seed")}
-    earlier = _earlier(s.curves, settings)
-    out = Path(s.out)
+    earlier, out = _earlier(s.curves, settings), check_folder(s.out)
     rows, eyes = _begin(out, settings, s.resume)
     if s.curves:
         pairs = [(goal.name, path.name) for goal in goals for path in paths]
@@ -122,36 +103,38 @@ def evaluate(s):
     with only_run(out):
         _write(out / "settings.json", json.dumps(settings, indent=1))
         _measure_all(net, goals, paths, s, xp, earlier, rows, eyes)
-        plot(
-            out / "curves.png", rows, f"{path.stem if len(goals) > 1 else goals[0].name} at {s.size}x{s.size}"
-        )
+        title = path.stem if len(goals) > 1 else goals[0].name
+        plot(out / "curves.png", rows, f"{title} at {s.size}x{s.size}")
     print(report(rows, eyes, s.evaluations))
     print(f"in {out}: report.md, curves.csv, eyes.csv, curves.png")
 
 
 def _measure_all(net, goals, paths, s, xp, earlier, rows, eyes):
-    """Add to `rows` and `eyes` what they lack, and write them and the report after each photo."""
+    """Add what is missing to `rows` and `eyes`, and write the report after each photo."""
     done = {(row["style_name"], row["image"]) for row in rows}
-    left = {goal: [path for path in paths if (goal.name, path.name) not in done] for goal in goals}
     photos = {path: middle(images.load(path, s.size), s.size) for path in paths}
-    net.forward(xp.asarray(photos[paths[0]][None]))  # makes what later passes use again: it is not timed
+    net.forward(xp.asarray(photos[paths[0]][None]))  # warm-up: its time does not count
     vgg = VGG16.load(xp=xp)
+    left = {goal: [path for path in paths if (goal.name, path.name) not in done] for goal in goals}
     with tqdm(total=sum(map(len, left.values())), desc="photos", disable=None) as bar:
-        for goal, some in left.items():
-            objective = goal.objective(vgg, xp) if some else None
-            for path in some:
+        for goal, todo in left.items():
+            objective = goal.objective(vgg, xp) if todo else None
+            for path in todo:
                 known = earlier.get((goal.name, path.name), {})
                 found, seen = _measure(net, goal.name, objective, photos[path], s, xp, known)
                 pair = {"style_name": goal.name, "image": path.name}
                 rows += [{**pair, **row} for row in found]
                 eyes.append({**pair, **seen})
-                _write_report(Path(s.out), rows, eyes, s.evaluations)
+                # eyes.csv first: a photo counts as measured once it is in curves.csv
+                _write_rows(Path(s.out) / "eyes.csv", EYE_COLUMNS, eyes)
+                _write_rows(Path(s.out) / "curves.csv", COLUMNS, rows)
+                _write(Path(s.out) / "report.md", report(rows, eyes, s.evaluations))
                 bar.update()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Goal:
-    """What a style is measured by: its name, where its painting is, and what the report records of its objective."""
+    """A style to measure: its name, its painting, and what the report records of its objective."""
 
     name: str
     painting: Path
@@ -164,24 +147,22 @@ class Goal:
 
 
 def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
-    """A Goal for each style that is meant: of a net of several styles all, but for the one that gives the photo back.
+    """A Goal for each style of a net, except the identity.
 
-    wanted: the names of some of them; paintings: where theirs are looked for before those that ship, images and folders;
-    style_weights: in place of those recorded. Raises UserError where a style, its painting or its objective is not there.
+    wanted: names of some of the styles; paintings: images and folders, searched before the paintings that
+    ship; style_weights: instead of the recorded ones. Raises UserError if a style, its painting or its
+    objective is missing.
     """
     path, mix = styles.resolve(name_or_path)
     if mix and len(mix) > 1:
-        raise UserError(
-            f"--weights {name_or_path} is a mixture: name one style, or give the file and --styles"
-        )
+        raise UserError(f"--weights {name_or_path} is a mixture: name one style, or use --styles")
     about = weights.read_about(path)
     known = {record["name"]: record for record in styles.records(about)}
     meant = list(mix or [name for name in known if name != styles.IDENTITY])
     for name in wanted or ():
         if name not in meant:
-            raise UserError(
-                f"--styles: there is no {name!r} to measure in {name_or_path}; choose from {', '.join(meant)}"
-            )
+            choices = f"choose from {', '.join(meant)}"
+            raise UserError(f"--styles: there is no {name!r} to measure in {name_or_path}; {choices}")
     given = images.find(paintings) if paintings else []
     any_name = not styles.names(about) and len(given) == 1
     goals = []
@@ -197,7 +178,7 @@ def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
 
 
 def _painting(record, given):
-    """Where the painting of a style is: among the paths `given`, or among those that ship."""
+    """The path of a style's painting: one of the paths `given`, or one that ships."""
     name = str(record.get("painting"))
     for path in [*(path for path in given if path.name == name), STYLES / name]:
         if path.is_file():
@@ -206,7 +187,7 @@ def _painting(record, given):
 
 
 def _objective_settings(painting, recorded, style_weights):
-    """All that an objective depends on, as JSON: two that are equal here give the same curves."""
+    """All that an objective depends on, for JSON: equal settings give equal curves."""
     content = layer_weights(recorded["content_layers"], recorded["content_weights"], "content")
     style = layer_weights(recorded["style_layers"], style_weights or recorded["style_weights"], "style")
     pixels = hashlib.sha256(load_style(painting, recorded["style_size"]).tobytes()).hexdigest()
@@ -215,8 +196,8 @@ def _objective_settings(painting, recorded, style_weights):
 
 
 def net_and_objective(name_or_path, xp, painting=None, style_weights=None):
-    """A trained net that paints one style, the objective that its weights record (another painting's or with other style
-    weights, where they are given), and what a report says of it, a dict. Raises UserError where this is not one style."""
+    """(net, objective, settings) of one style: the recorded objective, or with the given painting and style
+    weights. Raises UserError if the name stands for several styles."""
     goals = find_goals(name_or_path, None, painting, style_weights)
     if len(goals) > 1:
         names = ", ".join(goal.name for goal in goals)
@@ -230,24 +211,19 @@ def net_and_objective(name_or_path, xp, painting=None, style_weights=None):
 
 
 def _begin(out, settings, resume):
-    """The rows of curves.csv and of eyes.csv that are there already, of the same measurement; none, in a new folder, without
-    `resume`."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; it should be a folder")
+    """The rows of curves.csv and eyes.csv that exist already, for the same measurement."""
     kept = out / "curves.csv"
     if not resume and kept.exists():
-        raise UserError(f"{out} holds a report already: go on with it with --resume, or choose another --out")
+        raise UserError(f"{out} holds a report already: continue it with --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if not kept.exists():
         return [], []
     before = json.loads((out / "settings.json").read_text())
     for name, value in settings.items():
         if before.get(name) != value:
-            other = (
-                "other styles, paintings or objectives"
-                if name == "styles"
-                else f"{name} {before.get(name)}, not {value}"
-            )
+            other = f"{name} {before.get(name)}, not {value}"
+            if name == "styles":
+                other = "other styles, paintings or objectives"
             raise UserError(f"the report in {out} was begun with {other}: choose another --out")
     rows = read_rows(kept)
     done = {(row["style_name"], row["image"]) for row in rows}
@@ -255,22 +231,20 @@ def _begin(out, settings, resume):
 
 
 def _earlier(places, settings):
-    """{(style, image): {what: rows}} of the reports in `places`, as far as L-BFGS would do the same again: objective, size and
-    seed are the same, and it went on for as long. Where two reports have the same pair, the first counts."""
+    """{(style, image): {what: rows}} of the reports in `places` that L-BFGS would repeat: with the same
+    objective, size and seed, and at least as many evaluations. The first report with a pair counts."""
     found = {}
     for place in map(Path, places or ()):
         file = place / "curves.csv" if place.is_dir() else place
         about = file.with_name("settings.json")
         if not (file.is_file() and about.is_file()):
-            raise UserError(f"--curves {place}: there is no report, curves.csv with settings.json beside it")
+            raise UserError(f"--curves {place}: there is no report, curves.csv with settings.json next to it")
         before = json.loads(about.read_text())
-        same = {
-            name
-            for name, goal in settings["styles"].items()
-            if _same(before.get("styles", {}).get(name), goal)
-        }
-        fits = before["size"] == settings["size"] and before["seed"] == settings["seed"]
-        if not (same and fits and before["evaluations"] >= settings["evaluations"]):
+        goals = before.get("styles", {})
+        same = {name for name, goal in settings["styles"].items() if _same(goals.get(name), goal)}
+        if any(before[name] != settings[name] for name in ("size", "seed")):
+            continue
+        if before["evaluations"] < settings["evaluations"]:
             continue
         here = {}
         for row in read_rows(file):
@@ -281,7 +255,7 @@ def _earlier(places, settings):
 
 
 def _same(one, other):
-    """Are these two objectives the same? The painting's file may have another name."""
+    """Whether two objectives are equal, whatever the name of the painting's file."""
     return one is not None and {**one, "painting": None} == {**other, "painting": None}
 
 
@@ -292,15 +266,15 @@ def middle(image, size):
 
 
 def _measure(net, style, objective, photo, s, xp, known):
-    """(rows, what the eye sees) of one photo (H, W, 3): rows of its own objective, of the net's, and of each start's, or those
-    of an earlier report, {what: rows} `known`."""
+    """(rows of curves.csv, row of eyes.csv) of one photo (H, W, 3): the objective of the photo, of the net's
+    output, and from each start, which may be `known` from an earlier report, {what: rows}."""
     y = xp.asarray(photo[None])
     targets = objective.targets(y)
     own = objective(y, targets)[0]
     painted, seconds = _timed(lambda: net.forward(y, style=style if net.styles else None), xp)
     rows = [_row("itself", 0, 0.0, own), _row("net", 0, seconds, objective(painted, targets)[0])]
     if known and abs(known["itself"][0]["total"] - own["total"]) > 1e-3 * own["total"]:
-        known = {}  # it was another photo of the same name
+        known = {}  # another photo with the same name
     for start in s.starts:
         rows += known[start] if start in known else _descent(objective, targets, photo, start, s, xp)
     return rows, _seen(device.to_numpy(painted)[0].clip(0, 255))
@@ -308,38 +282,29 @@ def _measure(net, style, objective, photo, s, xp, known):
 
 def _descent(objective, targets, photo, start, s, xp):
     """The rows of L-BFGS from one start."""
-    descent = descend(
-        objective, targets, photo if start == "photo" else noise(*photo.shape[:2], s.seed), s.evaluations
-    )
+    picture = photo if start == "photo" else noise(*photo.shape[:2], s.seed)
+    descent = descend(objective, targets, picture, s.evaluations)
     for k in range(1, s.evaluations + 1):
         (terms, _), seconds = _timed(lambda: next(descent), xp)
         yield _row(start, k, seconds, terms)
 
 
 def _row(what, evaluation, seconds, terms):
-    return {
-        "what": what,
-        "evaluation": evaluation,
-        "seconds": seconds,
-        **{name: terms[name] for name in TERMS},
+    return {"what": what, "evaluation": evaluation, "seconds": seconds} | {
+        name: terms[name] for name in TERMS
     }
 
 
 def _seen(picture):
-    """What the eye sees in a picture (H, W, 3), 0..255: a row of eyes.csv."""
+    """The measures of artefacts in a picture (H, W, 3), 0..255: a row of eyes.csv."""
     peaks = metrics.axis_peaks(picture)
     lines = metrics.border_lines(picture, min(32, min(picture.shape[:2]) // 4))
-    seen = {
-        "axis2": peaks[2],
-        "axis4": peaks[4],
-        "border": float(lines.max()),
-        "saturated": metrics.saturated(picture),
-    }
-    return seen | {"profile": " ".join(f"{line:.4f}" for line in lines)}
+    values = peaks[2], peaks[4], float(lines.max()), metrics.saturated(picture)
+    return dict(zip(EYES, values, strict=True)) | {"profile": " ".join(f"{line:.4f}" for line in lines)}
 
 
 def _timed(work, xp):
-    """(what `work()` returns, seconds until the device had done it)."""
+    """(result of `work()`, seconds until the device finished it)."""
     device.synchronize(xp)
     begin = time.perf_counter()
     result = work()
@@ -347,7 +312,7 @@ def _timed(work, xp):
     return result, time.perf_counter() - begin
 
 
-# --- the report -------------------------------------------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------------------------
 
 
 def read_rows(path):
@@ -359,7 +324,7 @@ def read_rows(path):
 
 
 def read_eyes(path):
-    """The rows of eyes.csv, numbers as numbers. The profile, by distance from the border, is a text of numbers."""
+    """The rows of eyes.csv, numbers as numbers; the profile by distance from the border stays a text."""
     return _read(path, EYES)
 
 
@@ -380,8 +345,8 @@ def by_style(rows):
 
 
 def curves(rows):
-    """Of the rows of one style: {start: {image: [lowest total so far, after each evaluation]}}, {image: the net's row} and
-    {image: the photo's own}."""
+    """For the rows of one style: {start: {image: [lowest total so far, after each evaluation]}}, {image: the
+    net's row} and {image: the photo's own}."""
     found = {}
     for row in rows:
         found.setdefault(row["what"], {}).setdefault(row["image"], []).append(row)
@@ -394,14 +359,14 @@ def curves(rows):
 
 
 def equal_to(curve, total):
-    """After how many evaluations the curve has come down to `total`; None if it has not."""
+    """The number of evaluations after which the curve reaches `total`; None if it does not."""
     reached = np.flatnonzero(np.asarray(curve) <= total)
     return int(reached[0]) + 1 if len(reached) else None
 
 
 def counts(rows):
-    """Of the rows of one style: {start: [evaluations after which L-BFGS is as good as the net, for each photo]}, infinity
-    where it is not."""
+    """For the rows of one style: {start: [evaluations that L-BFGS needs to match the net, for each photo]},
+    or infinity."""
     lowest, nets, _ = curves(rows)
     return {
         start: [equal_to(by[name], net["total"]) or np.inf for name, net in nets.items()]
@@ -410,41 +375,35 @@ def counts(rows):
 
 
 def report(rows, eyes, evaluations):
-    """The measurement as Markdown, from the rows of curves.csv and of eyes.csv: of one style a line for each photo, of several
-    a line for each style; and the times."""
-    text = (
-        _of_photos(rows, eyes, evaluations)
-        if len(by_style(rows)) == 1
-        else _of_styles(rows, eyes, evaluations)
-    )
-    return f"{text}\n\n{_times(rows)}\n"
+    """The report as Markdown, from the rows of curves.csv and eyes.csv: a line for each photo, or, for
+    several styles, a line for each style; then the times."""
+    body = _of_photos if len(by_style(rows)) == 1 else _of_styles
+    return f"{body(rows, eyes, evaluations)}\n\n{_times(rows)}\n"
 
 
 def _of_photos(rows, eyes, evaluations):
     lowest, nets, own = curves(rows)
+    equal = counts(rows)
     marks = [k for k in (10, 20, 40, 100, 300, 500) if k <= evaluations] or [evaluations]
     head = ["photo", "itself", "net", "content", "style", "TV"]
-    head += [f"{start}, {k}" for start in lowest for k in marks] + [
-        f"equal to, from {start}" for start in lowest
-    ]
-    equal, lines = counts(rows), []
-    for name, net in nets.items():
-        line = [own[name]["total"], *(net[term] for term in ("total", "content", "style", "tv"))]
-        lines.append(line + [lowest[start][name][k - 1] for start in lowest for k in marks])
-    table = [
-        [name, *map(_thousands, line), *(_count(found[k], evaluations) for found in equal.values())]
-        for k, (name, line) in enumerate(zip(nets, lines, strict=True))
-    ]
+    head += [f"{start}, {k}" for start in lowest for k in marks]
+    head += [f"equal to, from {start}" for start in lowest]
+    lines, table = [], []
+    for i, (name, net) in enumerate(nets.items()):
+        values = [own[name]["total"], net["total"], net["content"], net["style"], net["tv"]]
+        lines.append(values + [lowest[start][name][k - 1] for start in lowest for k in marks])
+        reached = [_count(found[i], evaluations) for found in equal.values()]
+        table.append([name, *map(_thousands, lines[-1]), *reached])
     means = map(_thousands, np.mean(lines, axis=0))
-    middles = (_count(np.median(found), evaluations) for found in equal.values())
-    table.append([f"mean of {len(lines)} (last columns: median)", *means, *middles])
+    medians = (_count(np.median(found), evaluations) for found in equal.values())
+    table.append([f"mean of {len(lines)} (last columns: median)", *means, *medians])
     axis2, axis4, border, saturated = _seen_in(eyes)
     return (
-        "Objectives in thousands: of the photo itself, of what the net paints (total and its three terms), and the lowest that "
-        "L-BFGS has reached after so many evaluations. Equal to: the evaluations after which L-BFGS is as good as the net.\n\n"
-        f"{_table(head, table)}\n\n"
-        f"What the eye sees in what the net paints: axis peaks {axis2} (period 2) and {axis4} (period 4), strongest line along "
-        f"the border {border} (1: nothing), saturated {saturated} % of the pixels."
+        "Objectives in thousands: of the photo itself, of what the net paints (total and its three terms), "
+        "and the lowest that L-BFGS has reached after so many evaluations. Equal to: the evaluations after "
+        f"which L-BFGS is as good as the net.\n\n{markdown_table(head, table)}\n\n"
+        f"What the eye sees in what the net paints: axis peaks {axis2} (period 2) and {axis4} (period 4), "
+        f"strongest line along the border {border} (1: nothing), saturated {saturated} % of the pixels."
     )
 
 
@@ -453,51 +412,46 @@ def _of_styles(rows, eyes, evaluations):
     for name, mine in by_style(rows).items():
         _, nets, own = curves(mine)
         line = [name, *(_thousands(np.mean([row["total"] for row in by.values()])) for by in (own, nets))]
-        line += [_range_of(found, evaluations) for found in counts(mine).values()]
+        for found in counts(mine).values():
+            median, low, high = (_count(of(found), evaluations) for of in (np.median, min, max))
+            line.append(f"{median} ({low} to {high})")
         lines.append([*line, *_seen_in(seen[name])])
     head = ["style", "itself", "net", *(f"equal to, from {start}" for start in counts(mine))]
     head += ["axis, 2", "axis, 4", "border", "saturated, %"]
     photos = len({row["image"] for row in rows})
     return (
-        f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the photo itself and "
-        "of what the net paints. Equal to: the evaluations after which L-BFGS is as good as the net, median (smallest to "
-        "largest). What the eye sees in what the net paints, each 1 where there is nothing: the axis peaks at periods of 2 "
-        "and 4 pixels (median), the strongest line along the border; and the share of saturated pixels (mean).\n\n"
-        f"{_table(head, lines)}"
+        f"{len(lines)} styles on {photos} photo{'s' * (photos > 1)}. Objectives in thousands, means: of the "
+        "photo itself and of what the net paints. Equal to: the evaluations after which L-BFGS is as good as "
+        "the net, median (smallest to largest). What the eye sees in what the net paints, each 1 where there "
+        "is nothing: the axis peaks at periods of 2 and 4 pixels (median), the strongest line along "
+        f"the border; and the share of saturated pixels (mean).\n\n{markdown_table(head, lines)}"
     )
 
 
 def _seen_in(eyes):
-    """Four cells, from the rows of eyes.csv of one style: medians of the peaks, the maximum of the mean profile, the mean
+    """Four cells from one style's rows of eyes.csv: medians of the peaks, maximum of the mean profile, mean
     share."""
     peaks = [np.median([row[name] for row in eyes]) for name in ("axis2", "axis4")]
     border = np.mean([np.array(row["profile"].split(), float) for row in eyes], axis=0).max()
-    return [
-        *(f"{value:.2f}" for value in (*peaks, border)),
-        f"{100 * np.mean([row['saturated'] for row in eyes]):.2f}",
-    ]
-
-
-def _table(head, lines):
-    """As Markdown; the first column is text, the others numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    share = 100 * np.mean([row["saturated"] for row in eyes])
+    return [f"{value:.2f}" for value in (*peaks, border, share)]
 
 
 def _times(rows):
     one_pass = float(np.median([row["seconds"] for row in rows if row["what"] == "net"]))
     one = float(np.median([row["seconds"] for row in rows if row["what"] in STARTS]))
     lines = [["one pass of the net", f"{one_pass:.3f}", "1"]]
-    for count in (1, *MILESTONES):
-        lines.append(
-            [
-                f"{count} evaluation{'s' * (count > 1)} of L-BFGS",
-                f"{one * count:.2f}",
-                f"{one * count / one_pass:.1f}",
-            ]
-        )
-    table = _table(["", "seconds", "times one pass"], lines)
+    for k in (1, *MILESTONES):
+        name = f"{k} evaluation{'s' * (k > 1)} of L-BFGS"
+        lines.append([name, f"{one * k:.2f}", f"{one * k / one_pass:.1f}"])
+    table = markdown_table(["", "seconds", "times one pass"], lines)
     return f"{table}\n\n(Medians; those of {', '.join(map(str, MILESTONES))} are so many times that of one.)"
+
+
+def markdown_table(head, lines):
+    """A Markdown table of strings; the first column is text, the others are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _thousands(value):
@@ -508,16 +462,10 @@ def _count(k, evaluations):
     return f"{k:g}" if np.isfinite(k) else f"over {evaluations}"
 
 
-def _range_of(found, evaluations):
-    """The median, the smallest and the largest of counts."""
-    middle, low, high = (_count(of(found), evaluations) for of in (np.median, min, max))
-    return f"{middle} ({low} to {high})"
-
-
 def plot(path, rows, title):
-    """Of one style the paper's Fig. 5: the mean over the photos and the range, beside the lines of the net and of the photo
-    itself. Of several: after how many evaluations L-BFGS is as good as the net, a line for each."""
-    from matplotlib.figure import Figure  # half a second to import, and not before there is something to draw
+    """For one style the paper's Fig. 5: the mean and range over the photos, with lines for the net and for
+    the photo itself. For several: the number of evaluations that L-BFGS needs to match each."""
+    from matplotlib.figure import Figure  # takes half a second to import
 
     several = len(by_style(rows)) > 1
     figure = Figure(figsize=(8, 1.8 + 0.3 * len(by_style(rows)) if several else 4.8), layout="constrained")
@@ -540,12 +488,8 @@ def _draw_curves(figure, rows, title):
     totals = [net["total"] for net in nets.values()]
     axes.axhline(np.mean(totals), color="black", label="the net, one pass")
     axes.axhspan(min(totals), max(totals), color="black", alpha=0.1, linewidth=0)
-    axes.axhline(
-        np.mean([row["total"] for row in own.values()]),
-        color="grey",
-        linestyle="--",
-        label="the photo itself",
-    )
+    mean = np.mean([row["total"] for row in own.values()])
+    axes.axhline(mean, color="grey", linestyle="--", label="the photo itself")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
 
@@ -573,13 +517,6 @@ def _draw_counts(figure, rows, title):
 
 def _from(start):
     return f"L-BFGS from {'noise' if start == 'noise' else 'the photo'}"
-
-
-def _write_report(out, rows, eyes, evaluations):
-    """What the eye sees first: a photo counts as measured once it is in curves.csv."""
-    _write_rows(out / "eyes.csv", EYE_COLUMNS, eyes)
-    _write_rows(out / "curves.csv", COLUMNS, rows)
-    _write(out / "report.md", report(rows, eyes, evaluations))
 
 
 def _write_rows(path, columns, rows):

@@ -1,15 +1,18 @@
 """Super-resolution: shrink photos, enlarge them again, and measure how far the results are from the photos.
 
-As the field does: a photo is cut to a multiple of the factor and shrunk by antialiased bicubic, on 8 bits; results are
-rounded to 8 bits; PSNR and SSIM are of the brightness (Y of BT.601; a grey file's own values), without the outermost
-FACTOR pixels. The distance is the mean of those at five layers of VGG-16 (Zhang et al. 2018), each shown too: a net that
-was trained with the feature loss was trained at one or two of them, so look at the others. Of distances, less is better.
+As the field does: a photo is cut to a multiple of the factor and shrunk by antialiased bicubic, on 8 bits;
+results are rounded to 8 bits; PSNR and SSIM are of the brightness (Y of BT.601; a grey file's own values),
+without the outermost FACTOR pixels. The distance is the mean of those at five layers of VGG-16 (Zhang et al.
+2018), each shown too: a net that was trained with the feature loss was trained at one or two of them, so look
+at the others. Of distances, less is better.
 
-Written to the folder OUT: scores.csv, every number of every image and the means, and for each set a sheet of pictures, the
-square of each photo where bicubic is furthest off.
+Written to the folder OUT: scores.csv, every number of every image and the means, and for each set a sheet of
+pictures, the square of each photo where bicubic is furthest off.
 """
 
+import argparse
 import csv
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -18,19 +21,21 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import device
-from ..data import degradation as superres_data
-from ..data import images, weights
+from ..data import degradation, images, weights
 from ..data.files import written_whole
 from ..errors import UserError
 from ..networks import VGG16
 from ..samples import PHOTOS
+from ..settings import Settings, option
 from . import metrics, superres
+from .evaluate_style import check_folder
 
 LAYERS = metrics.DISTANCE_LAYERS
 SCORES = ("psnr", "ssim", "distance", *LAYERS)
 SQUARE, ZOOM = 112, 2  # pixels of the truth that a sheet shows of a photo, and how much larger it shows them
 
-# PSNR and SSIM that the paper's supplement reports, {(set, factor): {method: ...}}, the methods named by their loss
+# PSNR and SSIM that the paper's supplement reports, {(set, factor): {method: ...}}, the methods named by
+# their loss
 PAPER = {
     ("Set5", 4): {"bicubic": (28.43, 0.8114), "pixel": (28.40, 0.8205), "feature": (27.09, 0.7680)},
     ("Set14", 4): {"bicubic": (25.99, 0.7301), "pixel": (25.75, 0.6994), "feature": (24.99, 0.6731)},
@@ -41,29 +46,28 @@ PAPER = {
 }
 
 
-# --- one photo --------------------------------------------------------------------------------------------------------
+# --- one photo ----------------------------------------------------------------------------------------------
 
 
 def bicubic(low, factor):
-    """`low` (H, W, 3) uint8 enlarged by bicubic interpolation, (factor*H, factor*W, 3) uint8: what a net has to beat."""
+    """`low` (H, W, 3) uint8 enlarged by bicubic interpolation, (factor*H, factor*W, 3) uint8: what a net has
+    to beat."""
     size = low.shape[1] * factor, low.shape[0] * factor
     return np.asarray(Image.fromarray(low).resize(size, Image.Resampling.BICUBIC))
 
 
 def scores(results, truth, factor, vgg, grey=False):
-    """[{"psnr": dB, "ssim": ..., "distance": ..., "relu1_2": ..., ...}, ...] of images against `truth`, all (H, W, 3) uint8,
-    without their outermost `factor` pixels. `grey`: their brightness is their own value, 0..255, not Y of BT.601 in 16..235."""
+    """[{"psnr": dB, "ssim": ..., "distance": ..., "relu1_2": ..., ...}, ...] of images against `truth`, all
+    (H, W, 3) uint8, without their outermost `factor` pixels. `grey`: their brightness is their own value,
+    0..255, not Y of BT.601 in 16..235."""
     xp = vgg.xp
     inner = slice(factor, -factor)
 
     def seen(image):
         """The brightness of an image, and its features."""
         image = xp.asarray(image[inner, inner])
-        y = (
-            image.astype(np.float64) @ xp.asarray(images.LUMA.astype(np.float64))
-            if grey
-            else metrics.luma(image)
-        )
+        own = xp.asarray(images.LUMA.astype(np.float64))
+        y = image.astype(np.float64) @ own if grey else metrics.luma(image)
         return y, metrics.unit_features(image.astype(np.float32), vgg)
 
     y_truth, f_truth = seen(truth)
@@ -71,21 +75,19 @@ def scores(results, truth, factor, vgg, grey=False):
     for result in results:
         y, f = seen(result)
         at = metrics.perceptual_distance(f, f_truth)
-        distance = sum(at.values()) / len(at)
-        found.append(
-            {"psnr": metrics.psnr(y, y_truth), "ssim": metrics.ssim(y, y_truth), "distance": distance, **at}
-        )
+        score = {"psnr": metrics.psnr(y, y_truth), "ssim": metrics.ssim(y, y_truth)}
+        found.append({**score, "distance": sum(at.values()) / len(at), **at})
     return found
 
 
-# --- a set of photos --------------------------------------------------------------------------------------------------
+# --- a set of photos ----------------------------------------------------------------------------------------
 
 
 def score_set(paths, methods, factor, vgg, rows=0):
     """The scores of `methods`, {name: function that enlarges low}, on the photos `paths`.
 
-    Returns {path: {method: scores}} and the pictures of the first `rows` photos for `sheet`. Raises UserError,
-    naming the file, for a photo that cannot be read or is too small.
+    Returns {path: {method: scores}} and the pictures of the first `rows` photos for `sheet`. Raises
+    UserError, naming the file, for a photo that cannot be read or is too small.
     """
     table, pictures = {}, []
     for path in tqdm(paths, "measuring", unit=" images", disable=None):
@@ -94,15 +96,14 @@ def score_set(paths, methods, factor, vgg, rows=0):
         least = 16 + 2 * factor  # VGG-16 needs 16 pixels for relu5_3, SSIM's window 11
         if min(height, width) < least:
             raise UserError(f"{path} is {width}x{height} pixels; x{factor} needs at least {least}x{least}")
-        truth = superres_data.cut(photo, factor)
-        low = superres_data.shrink(truth, factor)
+        truth = degradation.cut(photo, factor)
+        low = degradation.shrink(truth, factor)
         results = [images.to_uint8(enlarge(low)) for enlarge in methods.values()]
         found = dict(zip(methods, scores(results, truth, factor, vgg, grey), strict=True))
         table[path] = found
         if len(pictures) < rows:
-            pictures.append(
-                _row(path.stem, low, truth, dict(zip(methods, results, strict=True)), found, factor)
-            )
+            named = dict(zip(methods, results, strict=True))
+            pictures.append(_row(path.stem, low, truth, named, found, factor))
     return table, pictures
 
 
@@ -116,7 +117,8 @@ def means(table):
 
 
 def _row(name, low, truth, results, found, factor):
-    """[(picture, caption), ...]: the square where bicubic is furthest off, as it went in, as each method has it, the truth."""
+    """[(picture, caption), ...]: the square where bicubic is furthest off, as it went in, as each method has
+    it, the truth."""
     size = min(SQUARE, *truth.shape[:2])
     top, left = _worst_square(results["bicubic"], truth, size, factor)
 
@@ -133,63 +135,54 @@ def _row(name, low, truth, results, found, factor):
 
 
 def _worst_square(image, truth, size, step):
-    """(top, left) of the square of `size` pixels, at multiples of `step`, in which `image` is furthest from `truth`."""
+    """(top, left) of the square of `size` pixels, at multiples of `step`, in which `image` is furthest from
+    `truth`."""
     squares = ((image.astype(np.float64) - truth) ** 2).sum(axis=2)
-    to = (
-        np.pad(squares, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    )  # to[i, j]: the sum of all above i and left of j
+    # to[i, j]: the sum of all above i and left of j
+    to = np.pad(squares, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     inside = to[size:, size:] - to[:-size, size:] - to[size:, :-size] + to[:-size, :-size]
     top, left = np.unravel_index(inside[::step, ::step].argmax(), inside[::step, ::step].shape)
     return top * step, left * step
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------
 
 
-def add_options(parser):
-    """The options of `tinynst evaluate superres`."""
-    add = parser.add_argument
-    add(
-        "--set",
-        dest="sets",
-        nargs="+",
+@dataclasses.dataclass(init=False)
+class EvaluateSuperresSettings(Settings):
+    set: list[str] | None = option(
+        None,
+        "folders of photos, each a test set (default: the photos that ship: small JPEGs, to try it with)",
         metavar="FOLDER",
-        help="folders of photos, each a test set (default: the photos that ship: small JPEGs, to try it with)",
     )
-    add("--factor", type=int, choices=(2, 4, 8), default=4, help="how many times larger")
-    add(
-        "--weights",
+    factor: int = option(4, "how many times larger", choices=(2, 4, 8))
+    weights: list[str] | None = option(
+        None,
+        "nets to compare with bicubic; none after --weights: only bicubic (default: all for this factor)",
         nargs="*",
         metavar="NAME|FILE.h5",
-        help="nets to measure beside bicubic; none after --weights: bicubic alone (default: all that ship for this factor)",
     )
-    add(
-        "--match-histogram",
-        action="store_true",
-        help="give each channel of a net's result the histogram of its input, as the paper does, before measuring",
+    match_histogram: bool = option(
+        False,
+        "before measuring, give each channel of a net's result the histogram of its input, as in the paper",
     )
-    add(
-        "--rows",
-        type=int,
-        default=8,
-        metavar="N",
-        help="photos of each set that its sheet shows; 0: no sheet",
-    )
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
-    add(
-        "-o",
-        "--out",
-        required=True,
-        metavar="OUT",
-        help="folder for scores.csv and the sheets, written over where there",
-    )
+    rows: int = option(8, "photos of each set on its sheet; 0: no sheet", least=0, metavar="N")
+    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    out: str = option(None, "folder for scores.csv and the sheets, which are replaced")
+
+    @classmethod
+    def add_options(cls, parser):
+        names = [field.name for field in dataclasses.fields(cls)]
+        super().add_options(parser, names[:-1])
+        about = cls.__dataclass_fields__["out"].metadata["help"]
+        parser.add_argument(
+            "-o", "--out", required=True, default=argparse.SUPPRESS, metavar="OUT", help=about
+        )
 
 
 def evaluate(s):
     """Measure with the options `s`, print the means, write OUT."""
-    if s.rows < 0:
-        raise UserError(f"--rows is {s.rows}; it should be at least 0")
-    sets = _sets(s.sets or [PHOTOS], s.out)
+    sets = _sets(s.set or [PHOTOS], s.out)
     xp = device.select(s.device)
     nets = _nets(s.weights, s.factor, s.match_histogram, xp)
     nets = {"bicubic": (functools.partial(bicubic, factor=s.factor), "bicubic"), **nets}
@@ -206,11 +199,11 @@ def evaluate(s):
 
 
 def _sets(folders, out):
-    """{name of the set: its image files}. Raises UserError for two of one name, and where OUT would be read as a set."""
+    """{name of the set: its image files}. Raises UserError for two of one name, and where OUT would be read
+    as a set."""
     if not out or "" in folders:
         raise UserError("an empty name was given for --set or -o: name folders (. is this one)")
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UserError(f"-o {out} is a file; it should be a folder")
+    check_folder(out)
     sets = {}
     for folder in folders:
         name = Path(folder).resolve().stem
@@ -225,26 +218,22 @@ def _sets(folders, out):
 
 
 def _nets(names, factor, match_histogram, xp):
-    """{name: (function of low that enlarges it, loss it was trained with)} of weights; None: of all that ship for `factor`.
-    Raises UserError for weights of another factor."""
+    """{name: (function of low that enlarges it, loss it was trained with)} of weights; None: of all that ship
+    for `factor`. Raises UserError for weights of another factor."""
     if names is None:
-        names = [
-            name
+        factors = {
+            name: weights.read_about(weights.find(name, None))["factor"]
             for name in weights.shipped("superres")
-            if weights.read_about(weights.find(name, None))["factor"] == factor
-        ]
+        }
+        names = [name for name, of in factors.items() if of == factor]
     nets = {}
     for given in names:
         net, about = superres.load_superres(given, xp)
         if net.factor != factor:
-            raise UserError(
-                f"--weights {given} enlarges {net.factor} times: measure it with --factor {net.factor}"
-            )
+            raise UserError(f"--weights {given} enlarges {net.factor} times: use --factor {net.factor}")
         name = given if Path(given).stem in nets else Path(given).stem
-        nets[name] = (
-            functools.partial(superres.enlarge, net, match_histogram=match_histogram),
-            about.get("loss"),
-        )
+        enlarge = functools.partial(superres.enlarge, net, match_histogram=match_histogram)
+        nets[name] = enlarge, about.get("loss")
     return nets
 
 
@@ -267,11 +256,8 @@ def _write_scores(path, factor, tables):
         writer = csv.writer(file)
         writer.writerow(["set", "factor", "image", "method", *SCORES])
         for name, table in tables.items():
-            for image, found in [
-                *((path.name, found) for path, found in table.items()),
-                ("mean", means(table)),
-            ]:
+            lines = {path: (path.name, found) for path, found in table.items()}
+            for image, found in [*lines.values(), ("mean", means(table))]:
                 for method, values in found.items():
-                    writer.writerow(
-                        [name, factor, image, method, *(round(values[score], 6) for score in SCORES)]
-                    )
+                    numbers = [round(values[score], 6) for score in SCORES]
+                    writer.writerow([name, factor, image, method, *numbers])
