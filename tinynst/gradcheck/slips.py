@@ -391,8 +391,7 @@ def share(f, B, J, places, shape, axes, of_x):
         return "border", f"the interior is exact, and each {whose} near the border is lost"
     letters = named(axes[k] for k in pixels)
     if following is not None and pixels:
-        single = len(pixels) == 1 and counted[pixels[0]] == 1
-        cause = "missing-sum" if not last else "partial-batch" if single else "overwritten"
+        cause = "overwritten" if last else "missing-sum"
         numbers = named(f"{counted[k]} of {every[k]} along {axes[k]}" for k in pixels)
         return cause, f"only some {letters} count ({numbers}), and those exactly"
     if following:
@@ -435,12 +434,12 @@ def entries(f):
             where = f"d{f.name}[{', '.join(map(str, f.at[row]))}]"
             counts = f"{np.count_nonzero(there[row])} elements of dy meet in {where}, {np.count_nonzero(kept[row])} count"
             return "overwritten", f"where several gradients meet, only some stay: {counts}"
-    if not (~right & ~there).any() or not flat_pieces(f):
+    if right.all() or not flat_pieces(f):
         return None
     if np.all(~there[~right] ^ gone[~right]):
         return "wrong-mask", "dy gets through where forward's slope is 0, or is stopped where it is not"
     picks = len(np.unique(np.round(f.J[there] / f.largest, 5))) == 1
-    if picks and f.x.ndim == 4 and f.y.shape != f.x.shape:
+    if picks and f.x.ndim == 4 and f.y.shape != f.x.shape and np.any(~right & ~there):
         return "wrong-mask", "dy goes to an element that forward did not pick"
 
 
@@ -467,48 +466,35 @@ def open_everywhere(f):
 
 
 def pairs(f):
-    """Of a loss that is a sum over neighbours: which neighbour's share is lost, and where?
+    """Of a loss that is a sum over neighbours: which neighbour's share is lost or scaled, and where?
 
-    The derivative of the gradient says how much each element's gradient feels each other element: by differences of the
-    gradient that was returned (mine), and of the value (right). Neighbours of one kind lie in one direction.
+    The derivative of the gradient says how much each element's gradient feels each other element: by differences of
+    the gradient that was returned (mine), and of the value (right). Neighbours of one kind lie in one direction.
     """
     if not f.loss or not f.whole or f.x.ndim != 4 or not f.patient(6000):
         return None
-    h = 0.03 * np.sqrt(np.mean(f.x**2))
-    steps = h * np.eye(f.x.size).reshape(-1, *f.x.shape)
-    ends = [
-        [f.gradient(inputs=f.problem.replaced(f.name, f.x + s * step)) for s in (1, -1)] for step in steps
-    ]
+    size, h = f.x.size, 0.03 * np.sqrt(np.mean(f.x**2))
+    steps = h * np.eye(size).reshape(-1, *f.x.shape)
+    ends = [[f.gradient(inputs=f.problem.replaced(f.name, f.x + s * step)) for s in (1, -1)] for step in steps]
     if any(g is None or g.shape != f.x.shape for pair in ends for g in pair):
         return None
     mine = np.array([(up - down).ravel() / (2 * h * float(f.dy)) for up, down in ends]).T
-    felt = abs(mine) > EXACT * f_largest(mine)
-    i, j = np.nonzero((felt | felt.T) & ~np.eye(len(mine), dtype=bool))
-    if not 0 < len(i) < 20 * len(mine):  # not a sum over neighbours
-        return None
-    value = lambda step: float(f.value(f.x + step))  # noqa: E731
-    right = [
-        (
-            value(steps[p] + steps[q])
-            - value(steps[p] - steps[q])
-            - value(steps[q] - steps[p])
-            + value(-steps[p] - steps[q])
-        )
-        / (4 * h * h)
-        for p, q in zip(i, j, strict=True)
-    ]
-    factors, kinds = mine[i, j] / right, f.at[j] - f.at[i]
-    whole, gone = abs(factors - 1) < 1e-3, abs(factors) < 1e-3
-    for kind in np.unique(kinds, axis=0):
-        of_kind = np.all(kinds == kind, axis=1)
-        words = "the neighbour at " + named(f"{s:+d} along {f.axes[k]}" for k, s in enumerate(kind) if s)
-        if gone[of_kind].any() and np.all((whole | gone)[of_kind]) and whole[of_kind].any():
-            return (
-                "overwritten",
-                f"the share of {words} is lost wherever another share meets it, and right elsewhere",
-            )
-        if not whole[of_kind].any() and not gone[of_kind].any() and np.ptp(factors[of_kind]) < 1e-3:
-            return "scaled", f"the share of {words} is {factors[of_kind][0]:.4g} times what it should be"
+    i, j = np.nonzero((abs(mine) > EXACT * f_largest(mine)) & ~np.eye(size, dtype=bool))
+    kinds = np.unique(np.concatenate([f.at[j] - f.at[i], f.at[i] - f.at[j]]), axis=0)
+    for kind in kinds if len(kinds) < 12 else ():  # more: not a sum over neighbours
+        i = np.flatnonzero(np.all((f.at + kind >= 0) & (f.at + kind < f.x.shape), axis=1))
+        j = np.ravel_multi_index(tuple((f.at[i] + kind).T), f.x.shape)
+        right = []
+        for p, q in zip(steps[i], steps[j], strict=True):
+            corners = [float(f.value(f.x + s * p + t * q)) * s * t for s in (1, -1) for t in (1, -1)]
+            right.append(sum(corners) / (4 * h * h))
+        factors = mine[i, j] / np.array(right)
+        whole, gone = abs(factors - 1) < 1e-3, abs(factors) < 1e-3
+        words = "the share of the neighbour at " + named(f"{s:+d} along {a}" for s, a in zip(kind, f.axes, strict=True) if s)
+        if np.all(whole | gone) and gone.any() and whole.any():
+            return "overwritten", f"{words} is right at some elements and lost at others, where another share meets it"
+        if not (whole | gone).any() and np.ptp(factors) < 1e-3:
+            return "scaled", f"{words} is {factors[0]:.4g} times what it should be"
 
 
 def border(f):
