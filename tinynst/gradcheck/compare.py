@@ -344,7 +344,9 @@ class Problem:
     def _row(self, name, i, h):
         """(row, doubt) for element i; row is None at a kink: where the slopes on both sides stay apart."""
         bends = []
-        for rung in () if self.coarse else (h, h / 16, h / 256):  # a smaller step gets away from a kink nearby
+        for rung in (
+            () if self.coarse else (h, h / 16, h / 256)
+        ):  # a smaller step gets away from a kink nearby
             (right, left), (right2, left2) = self._slopes(name, i, rung), self._slopes(name, i, rung / 2)
             wide, narrow = (right + left) / 2, (right2 + left2) / 2
             bend, bend2 = np.max(abs(right - left)), np.max(abs(right2 - left2))

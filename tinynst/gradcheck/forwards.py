@@ -1,12 +1,10 @@
 """A wrong forward next to the right one: what turns the right result into exactly the wrong one?"""
 
-import itertools
-
 import numpy as np
 
 from .. import losses, ops
 from .report import axis_names, heat_map
-from .slips import moves, shape_notes
+from .slips import factor_name, moves, shape_notes
 
 NEAR = 1e-8  # of the largest number: closer results are the same
 
@@ -81,17 +79,6 @@ def _why(what, mine, right, wrong, sizes, axes):
     if mine.ndim == 4 and not wrong[:, 1:-1, 1:-1].any() and min(wrong.shape[1:3]) > 2:
         return "only pixels at the border are wrong: look at the padding"
     return None
-
-
-def factor_name(factor, sizes):
-    """ "; 3 is N" and the like."""
-    known = {"2": 2.0, "-1": -1.0}
-    for count in range(1, len(sizes) + 1):
-        for letters in itertools.combinations(sizes, count):
-            known["*".join(letters)] = float(np.prod([sizes[letter] for letter in letters]))
-    found = [name for name, value in known.items() if np.isclose(factor, value)]
-    found += [f"1/({name})" for name, value in known.items() if value != -1 and np.isclose(factor * value, 1)]
-    return f"; {factor:.6g} is {' or '.join(found[:2])}" if found else ""
 
 
 # --- the usual mistakes, made on purpose -----------------------------------------------------------------------------

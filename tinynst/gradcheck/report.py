@@ -218,10 +218,13 @@ def _most_telling(gap):
 
     if len(axes) == 1:
         return largest(axes)[None], None, axes[0]
-    spread = {pair: np.nanvar(largest(pair)) for pair in itertools.combinations(axes, 2)}
-    if gap.ndim == 4 and (1, 2) in spread and spread[1, 2] > 0.1 * max(spread.values()):
-        return largest((1, 2)), 1, 2  # in doubt, what looks like a picture
-    down, across = max(spread, key=spread.get)
+    def explained(pair):
+        """The variance that the mean over the other axes still has; in doubt, what looks like a picture."""
+        others = tuple(k for k in range(gap.ndim) if k not in pair)
+        mean = np.nansum(gap, axis=others) / np.maximum(np.sum(~np.isnan(gap), axis=others), 1)
+        return np.var(mean) + 0.05 * np.nanvar(gap) * (gap.ndim == 4 and pair == (1, 2))
+
+    down, across = max(itertools.combinations(axes, 2), key=explained)
     return largest((down, across)), down, across
 
 

@@ -160,20 +160,19 @@ def swapped(f):
 def scaled(f):
     a, n = (f.a, f.n) if f.B is None else (f.B.ravel(), f.J.ravel())
     factor = float(a @ n / (n @ n)) if n.any() else 0.0
+    sizes = dict(zip(f.axes, f.x.shape, strict=True))
     if abs(factor) > 1e-9 and same(a, factor * n):
-        return "scaled", f"every element is {factor:.6g} times what it should be{factor_names(f, factor)}"
+        return "scaled", f"every element is {factor:.6g} times what it should be{factor_name(factor, sizes)}"
 
 
-def factor_names(f, factor):
-    """ " (1/N)" and the like: what a factor may be made of."""
-    sizes = {"2": 2.0, "-1": -1.0}
-    for prefix, shape, axes in (("", f.x.shape, f.axes), ("y's ", f.y.shape, f.out)):
-        for count in range(1, len(shape) + 1):
-            for chosen in itertools.combinations(range(len(shape)), count):
-                words = prefix + "*".join(axes[k] for k in chosen)
-                sizes.setdefault(words, float(np.prod([shape[k] for k in chosen])))
-    found = [words for words, size in sizes.items() if np.isclose(factor, size)]
-    found += [f"1/({words})" for words, size in sizes.items() if np.isclose(factor, 1 / size) and size != -1]
+def factor_name(factor, sizes):
+    """"; 3 is N", "; 0.5 is 1/2 or 1/C" and the like; `sizes` are {"N": 3, ...}."""
+    known = {"2": 2.0, "-1": -1.0}
+    for count in range(1, len(sizes) + 1):
+        for letters in itertools.combinations(sizes, count):
+            known["*".join(letters)] = float(np.prod([sizes[letter] for letter in letters]))
+    found = [name for name, value in known.items() if np.isclose(factor, value)]
+    found += [f"1/({name})" for name, value in known.items() if value != -1 and np.isclose(factor * value, 1)]
     return f"; {factor:.6g} is {' or '.join(found[:2])}" if found else ""
 
 
@@ -475,7 +474,9 @@ def pairs(f):
         return None
     size, h = f.x.size, 0.03 * np.sqrt(np.mean(f.x**2))
     steps = h * np.eye(size).reshape(-1, *f.x.shape)
-    ends = [[f.gradient(inputs=f.problem.replaced(f.name, f.x + s * step)) for s in (1, -1)] for step in steps]
+    ends = [
+        [f.gradient(inputs=f.problem.replaced(f.name, f.x + s * step)) for s in (1, -1)] for step in steps
+    ]
     if any(g is None or g.shape != f.x.shape for pair in ends for g in pair):
         return None
     mine = np.array([(up - down).ravel() / (2 * h * float(f.dy)) for up, down in ends]).T
@@ -490,9 +491,14 @@ def pairs(f):
             right.append(sum(corners) / (4 * h * h))
         factors = mine[i, j] / np.array(right)
         whole, gone = abs(factors - 1) < 1e-3, abs(factors) < 1e-3
-        words = "the share of the neighbour at " + named(f"{s:+d} along {a}" for s, a in zip(kind, f.axes, strict=True) if s)
+        words = "the share of the neighbour at " + named(
+            f"{s:+d} along {a}" for s, a in zip(kind, f.axes, strict=True) if s
+        )
         if np.all(whole | gone) and gone.any() and whole.any():
-            return "overwritten", f"{words} is right at some elements and lost at others, where another share meets it"
+            return (
+                "overwritten",
+                f"{words} is right at some elements and lost at others, where another share meets it",
+            )
         if not (whole | gone).any() and np.ptp(factors) < 1e-3:
             return "scaled", f"{words} is {factors[0]:.4g} times what it should be"
 
