@@ -1,4 +1,4 @@
-"""The exercises' stubs: not yet written as they ship, with the library's signatures, and copied without losing work."""
+"""The exercises' stubs: not yet written, with the library's signatures, copied without losing work."""
 
 import ast
 import inspect

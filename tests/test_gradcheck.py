@@ -247,7 +247,7 @@ def test_all_cases_one_line_each_and_the_status_of_a_failure(two_cases, capsys):
     assert main([]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [["relu", "ok"], ["twice", "FAIL"]]
-    assert lines[2] == "1 of 2 did not pass; see: tinynst gradcheck twice"
+    assert lines[2] == "1 of 2 failed; see: tinynst gradcheck twice"
 
 
 def test_json_and_a_plot_of_the_first_failure(two_cases, capsys, tmp_path):

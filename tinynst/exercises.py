@@ -1,4 +1,4 @@
-"""`tinynst exercises`: copies the exercises' stubs to a folder of your own. `tinynst gradcheck FILE.py` grades them."""
+"""`tinynst exercises`: copies the stubs to a folder of your own. `tinynst gradcheck FILE.py` grades them."""
 
 from pathlib import Path
 

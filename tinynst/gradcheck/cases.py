@@ -1,6 +1,6 @@
-"""What `tinynst gradcheck` checks: every operation, loss, layer and network of this library on small random inputs.
+"""What `tinynst gradcheck` checks: the library's operations, losses, layers and networks on random inputs.
 
-All sizes are different (N 3, C 2, O 4, H 5, W 7), so that a factor or an axis that is wrong has only one explanation.
+All sizes are different (N 3, C 2, O 4, H 5, W 7), so that a wrong factor or axis has only one explanation.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,7 @@ class Case:
 
 
 def draw(shapes, rng, xp=np):
-    """Standard normal arrays of these shapes; a variance is positive and a Gram matrix symmetric, as they always are."""
+    """Standard normal arrays of these shapes; variances are positive and Gram matrices symmetric."""
     arrays = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
     if "running_var" in arrays:
         arrays["running_var"] = arrays["running_var"] ** 2 + 0.5
@@ -106,7 +106,7 @@ def describe(shapes, options):
 
 
 def operation_case(name, forward, backward, shapes, options=None):
-    """The Case of an operation, or with backward=None of a loss; the arrays are the inputs, the options are fixed."""
+    """The Case of an operation, or with backward=None of a loss; the options are fixed."""
 
     def make(rng, xp):
         arrays = draw(shapes, rng, xp)
@@ -122,15 +122,13 @@ def operation_case(name, forward, backward, shapes, options=None):
 
 
 def layer_case(name, label, build, shape=IMAGE, scale=1.0, samples=220):
-    """The Case of anything with forward(x, training), backward(dy), parameters() and gradients(), built by build(xp)."""
+    """The Case of what build(xp) makes: forward(x, training), backward(dy), parameters(), gradients()."""
 
     def make(rng, xp):
         layer = build(xp)
         parameters = layer.parameters()
         inputs = [asarray(scale * rng.standard_normal(shape), xp)]
-        for p in (
-            parameters.values()
-        ):  # away from ones and zeros, where a wrong factor or a lost term would not show
+        for p in parameters.values():  # away from 1 and 0, where a wrong factor or a lost term does not show
             inputs.append(p + asarray(0.2 * rng.standard_normal(p.shape), xp) if p.ndim == 1 else p.copy())
 
         def forward(x, *values):
@@ -165,10 +163,8 @@ def _vgg(rng, xp):
 
     def forward(images):
         features = vgg.forward(images, ("relu2_1", "relu3_2"), training=True)
-        return xp.concatenate([f.ravel() for f in features.values()]), (
-            images,
-            [f.shape for f in features.values()],
-        )
+        shapes = [f.shape for f in features.values()]
+        return xp.concatenate([f.ravel() for f in features.values()]), (images, shapes)
 
     def backward(dy, cache):
         images, (first, second) = cache
@@ -184,9 +180,8 @@ def _objective(rng, xp):
     """The whole training loss with respect to the picture: VGG, content, style and total variation."""
     vgg = _small_vgg(rng, xp)
     painting, photos, y = (asarray(rng.uniform(0, 255, (n, 8, 9, 3)), xp) for n in (1, 2, 2))
-    objective = losses.StyleObjective(
-        vgg, painting, {"relu2_1": 1.0}, {"relu1_2": 1e-4, "relu2_2": 1e-3}, 1e-2
-    )
+    style = {"relu1_2": 1e-4, "relu2_2": 1e-3}
+    objective = losses.StyleObjective(vgg, painting, {"relu2_1": 1.0}, style, 1e-2)
     targets = objective.targets(photos)
 
     def loss(y):
@@ -199,11 +194,11 @@ def _objective(rng, xp):
 def residual_parts(xp, pad=0):
     """The layers of a small residual block, in float64."""
     parts = {"rng": np.random.default_rng(0), "xp": xp, "dtype": np.float64}
-    norm = layers.InstanceNorm(2, relu=True, xp=xp, dtype=np.float64)
+    conv1, conv2 = (layers.Conv(2, 2, 3, pad=pad, **parts) for _ in range(2))
     return {
-        "conv1": layers.Conv(2, 2, 3, pad=pad, **parts),
-        "norm": norm,
-        "conv2": layers.Conv(2, 2, 3, pad=pad, **parts),
+        "conv1": conv1,
+        "norm": layers.InstanceNorm(2, relu=True, xp=xp, dtype=np.float64),
+        "conv2": conv2,
     }
 
 
@@ -225,20 +220,18 @@ def _layers():
         "Residual": lambda xp: layers.Residual(residual_parts(xp), crop=2),
     }.items():
         yield layer_case(name, "layer", build)
-    nets = [
-        ("style_net", style_net, {"norm": n, "upsample": u})
-        for n in ("instance", "batch")
-        for u in ("transpose", "nearest")
-    ]
-    nets += [("style_net", style_net, {"styles": 3, "upsample": "smooth"})]
-    other = {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True}
-    nets += [("super_resolution_net", super_resolution_net, options) for options in ({"factor": 2}, other)]
-    for name, net, options in nets:
-        label, width = (
-            ", ".join(f"{key}={value}" for key, value in options.items()),
-            2 if net is style_net else 4,
-        )
-        yield layer_case(name, label, new(net, **options, width=width), (2, 6, 5, 3), scale=60.0, samples=3)
+    for net, width, options in (
+        *(
+            (style_net, 2, {"norm": n, "upsample": u})
+            for n in ("instance", "batch")
+            for u in ("transpose", "nearest")
+        ),
+        (style_net, 2, {"styles": 3, "upsample": "smooth"}),
+        (super_resolution_net, 4, {"factor": 2}),
+        (super_resolution_net, 4, {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True}),
+    ):
+        label, build = ", ".join(f"{k}={v}" for k, v in options.items()), new(net, **options, width=width)
+        yield layer_case(net.__name__, label, build, (2, 6, 5, 3), scale=60.0, samples=3)
 
 
 CASES = [

@@ -78,9 +78,7 @@ def _checks(wanted, names, seed, xp, say):
         failed += [] if report.passed else [case.name]
         yield case.name, report.passed, report
     if failed:
-        say(
-            f"{len(failed)} of {len(CASES)} did not pass; see: tinynst gradcheck {' '.join(dict.fromkeys(failed))}"
-        )
+        say(f"{len(failed)} of {len(CASES)} failed; see: tinynst gradcheck {' '.join(dict.fromkeys(failed))}")
     elif not wanted:
         say(f"all {len(CASES)} passed (seed {seed})")
     for what in wanted:

@@ -4,12 +4,12 @@
     report.passed      True, False, or None when the check could not tell
     print(report)      which gradient is wrong, where, and the mistake that gives exactly these numbers
 
-Every element of an input is moved a little in both directions, which gives a row of the Jacobian J[i, k] = dy_k / dx_i
-by differences. A random dy turns y into one number, L = sum(y * dy). Its gradient is J @ dy, and `backward(dy, cache)`
-must return the same. The rows are measured once; slips.py uses them again to say what is wrong.
+Every element of an input is moved a little in both directions, which gives a row of the Jacobian
+J[i, k] = dy_k / dx_i by differences. A random dy turns y into one number, L = sum(y * dy). Its gradient is
+J @ dy, and `backward(dy, cache)` must return the same. The rows are measured once; slips.py uses them again.
 
-Two step sizes tell how far to trust a row: the error of a smooth function shrinks with the step (and Richardson's
-extrapolation removes most of it), a kink such as ReLU's stays, rounding grows.
+Two step sizes tell how far to trust a row: the error of a smooth function shrinks with the step, a kink
+such as ReLU's stays, rounding grows.
 """
 
 import inspect
@@ -45,30 +45,28 @@ def gradcheck(
     """Compare the gradients of `backward` with differences of `forward`. Returns a Report.
 
     forward    called as forward(*inputs), returns (y, cache)
-    backward   called as backward(dy, cache), returns the gradients in the order of the inputs. None (or left out):
-               forward is a loss that returns (value, gradient with respect to its first input)
+    backward   called as backward(dy, cache), returns the gradients in the order of the inputs; None or left
+               out: forward is a loss that returns (value, gradient with respect to its first input)
     inputs     float arrays, NumPy or CuPy (checked as float64), or None for an argument that is left out
     names      one for each input; None: the names of forward's parameters
     check      names of the inputs whose gradient is compared; None: all but the mutable ones
     seed       of dy (standard normal) and of the sampled elements
     step       relative to each element's magnitude (at least a tenth of the input's rms)
-    tolerance  passes when |analytic - numeric| <= tolerance * max(|analytic|, |numeric|, largest gradient / 1000)
+    tolerance  of |analytic - numeric|, relative to max(|analytic|, |numeric|, largest gradient / 1000)
     samples    of inputs with more elements, so many random ones are measured
-    seconds    for the measurement; a slow forward is measured at fewer elements, and the report says at how many
+    seconds    for the measurement; a slow forward is measured at fewer elements, which the report says
     mutable    names of inputs that forward may change, such as running statistics
 
-    A gradient of None counts as zero. Inconclusive are a gradient that is zero wherever it was measured, a check of
-    which more than half is kinks or rounding noise, and errors no larger than float32's rounding.
+    A gradient of None counts as zero. Inconclusive are a gradient that is zero wherever it was measured, a
+    check of which more than half is kinks or rounding noise, and errors as small as float32's rounding.
 
-    Raises ValueError or TypeError for arguments that make no check; what forward and backward raise passes through.
+    Raises ValueError or TypeError for unusable arguments; what forward and backward raise passes through.
     """
     if backward is not None and not callable(backward):  # gradcheck(loss, inputs)
         backward, inputs = None, backward
     names, notes = _names(forward, inputs, names), []
-    mutable, title = (
-        _known(mutable, names, "mutable"),
-        title or getattr(forward, "__name__", type(forward).__name__),
-    )
+    mutable = _known(mutable, names, "mutable")
+    title = title or getattr(forward, "__name__", type(forward).__name__)
     if backward is None:
         check = names[:1] if check is None else check
         backward = lambda dy, gradient: (dy * gradient, *[None] * (len(names) - 1))  # noqa: E731
@@ -112,9 +110,7 @@ def _names(forward, inputs, names):
             names = []
         names = names[: len(inputs)] if len(names) >= len(inputs) else [f"x{k}" for k in range(len(inputs))]
     if len(names) != len(inputs) or len(set(names)) != len(names):
-        raise ValueError(
-            f"names must be {len(inputs)} different words, one for each input, got {list(names)}"
-        )
+        raise ValueError(f"names must be {len(inputs)} different words, got {list(names)}")
     return list(names)
 
 
@@ -127,8 +123,8 @@ def _known(chosen, names, option):
 
 
 def _compare(problem, name, tolerance, diagnoses):
-    """Compare one gradient with differences. Returns its InputResult and adds to `diagnoses` what is wrong."""
-    gradient, x, gradient_name = problem.gradients.get(name), problem.input(name), f"d{name}"
+    """Compare one gradient with differences: its InputResult. Adds to `diagnoses` what is wrong."""
+    gradient, x = problem.gradients.get(name), problem.input(name)
     if gradient is None:
         return InputResult(name, False, "not compared", shape=x.shape)
     if gradient.shape != x.shape or not np.isfinite(gradient).all():
@@ -144,27 +140,18 @@ def _compare(problem, name, tolerance, diagnoses):
     wrong = (gap > tolerance * scale) & (gap > doubt)
     unclear = int(np.count_nonzero(~wrong & (doubt > 100 * tolerance * scale)))
     passed, reason = not wrong.any(), ""
-    if (
-        passed
-        and np.max(gap, initial=0) > 1e-8 * largest
-        and np.array_equal(gradient, gradient.astype(np.float32))
-    ):
-        passed = False  # right to seven digits, and made of float32: slips.noise says so
+    if np.max(gap, initial=0) > 1e-8 * largest and np.array_equal(gradient, gradient.astype(np.float32)):
+        passed = False  # even if right to seven digits: it is made of float32, as slips.noise says
     if passed and (not len(rows) or np.all(abs(n) <= np.minimum(doubt, problem.rounding(name)))):
-        passed, reason = (
-            None,
-            "the gradient is zero wherever it was measured: these inputs cannot tell right from wrong",
-        )
+        passed, reason = None, "the gradient is zero wherever it was measured: try other inputs"
     elif passed and 2 * (kinks + unclear) > len(rows) + kinks:
         passed, reason = None, "more than half of the elements are at kinks or too noisy: choose other inputs"
         if unclear > kinks:
-            evidence = f"differences of forward are too noisy at {unclear} of {len(rows)} elements of {name}"
-            diagnoses.append(
-                Diagnosis("noise", gradient_name, evidence, "Does forward compute in float64 throughout?")
-            )
-    result = InputResult(
-        name, passed, reason, float(np.max(gap / scale, initial=0)), x.shape, rows, a, n, kinks
-    )
+            words = f"differences of forward are too noisy at {unclear} of {len(rows)} elements of {name}"
+            hint = "Does forward compute in float64 throughout?"
+            diagnoses.append(Diagnosis("noise", f"d{name}", words, hint))
+    error = float(np.max(gap / scale, initial=0))
+    result = InputResult(name, passed, reason, error, x.shape, rows, a, n, kinks)
     if passed is False:
         result.differs = True
         found = slips.diagnose(problem, name)
@@ -178,8 +165,8 @@ class Problem:
     """forward and backward at fixed inputs and one random dy; all arrays here are float64 and NumPy's.
 
     y, gradients   of the inputs; gradients is {name: array}, empty when backward's result cannot be used
-    other, before  other inputs, and the gradients from a call with them that came first: a backward that remembers
-                   them has a stale cache
+    other, before  other inputs, and the gradients of a first call with them: a backward that still gives
+                   these has a stale cache
     cost           seconds of one forward and backward
     """
 
@@ -239,7 +226,7 @@ class Problem:
         return None
 
     def again(self, inputs=None, dy=None, change=None):
-        """The gradients for other inputs, another dy, or with each array in the cache changed; {} where they raise."""
+        """The gradients for other inputs, another dy, or a cache with changed arrays; {} where they raise."""
         try:
             _, cache = self.forward(self.inputs if inputs is None else inputs)
             if change:
@@ -249,7 +236,7 @@ class Problem:
             return {}
 
     def side_effects(self):
-        """Run forward and backward. Returns diagnoses of what they change and of a second backward that differs."""
+        """Run forward and backward. Returns diagnoses of what they change and of a second backward."""
         given = [x if x is None else asarray(x.copy(), self.xp) for x in self.inputs]
         start = time.monotonic()
         self.y, cache = self.call(given)

@@ -17,9 +17,8 @@ def explain(what, mine, right, slips=(), sizes=None):
     """
     axes = axis_names(what, right.shape)
     if mine.shape != right.shape:
-        return [
-            f"{what} has shape {mine.shape}, it should be {right.shape}{shape_notes(mine.shape, right.shape, axes)}"
-        ]
+        notes = shape_notes(mine.shape, right.shape, axes)
+        return [f"{what} has shape {mine.shape}, it should be {right.shape}{notes}"]
     wrong = ~near(mine, right)
     if not wrong.any():
         return []
@@ -52,9 +51,9 @@ def same(mine, right):
 def _why(what, mine, right, wrong, sizes, axes):
     odd = np.count_nonzero(~np.isfinite(mine))
     if odd:
-        return f"{odd} of {mine.size} elements are inf or nan: look for log, sqrt or / of 0, or memory that is not set"
+        return f"{odd} of {mine.size} elements are inf or nan: look for log, sqrt or / of 0"
     if np.allclose(mine, right, 1e-4, 1e-5 * np.max(abs(right))) and same(mine, mine.astype(np.float32)):
-        return "these are float32's digits, but the input is float64: make new arrays with np.zeros(shape, x.dtype)"
+        return "these are float32's digits, but x is float64: make new arrays with np.zeros(shape, x.dtype)"
     if not mine.any():
         return "it is zero everywhere: is it filled in?"
     factor = float((mine * right).sum() / (right * right).sum())
@@ -81,7 +80,7 @@ def _why(what, mine, right, wrong, sizes, axes):
     return None
 
 
-# --- the usual mistakes, made on purpose -----------------------------------------------------------------------------
+# --- the usual mistakes, made on purpose ---
 
 
 def _norm(axes, std=lambda var, eps: np.sqrt(var + eps), gamma=1, beta=1, ddof=0):
@@ -169,7 +168,7 @@ def statistics_slips(name, arrays, momentum=0.1):
     batch = x.mean(axis=(0, 1, 2)) if name == "running_mean" else x.var(axis=(0, 1, 2), ddof=1)
     biased = batch if name == "running_mean" else x.var(axis=(0, 1, 2))
     found = {
-        f"when it stays as it was: `{name} = ...` only makes a new array, `{name}[...] = ...` changes this one": old,
+        f"when it stays as it was: `{name} = ...` makes a new array, use `{name}[...] = ...`": old,
         "with momentum on the wrong side": momentum * old + (1 - momentum) * batch,
         "when the batch's is added to all of the old": old + momentum * batch,
         "when it is updated: with training=False it stays as it was": (1 - momentum) * old + momentum * batch,
@@ -197,7 +196,7 @@ ADAM_SLIPS = {
 
 
 def adam(p, gradients, lr, betas, eps, slip="", place=0, count=1):
-    """A parameter after these gradients: algorithm 1 of arXiv:1412.6980, with a slip; it is number `place` of `count`."""
+    """A parameter after these gradients, with a slip; it is number `place` of `count` parameters."""
     b1, b2 = reversed(betas) if slip == "betas" else betas
     m, v = np.zeros_like(p), np.zeros_like(p)
     for t, g in enumerate(gradients, 1):

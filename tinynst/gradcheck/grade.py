@@ -68,14 +68,14 @@ class Fault(Exception):
 
 
 class TimeUp(BaseException):
-    """A call of the learner's has run too long. Not an Exception, so that `except Exception` in a loop lets it through."""
+    """A call has run too long. Not an Exception: `except Exception` in a loop lets it through."""
 
 
 def check(name, forward, backward=None, seed=0):
-    """Grade functions from a notebook: check("relu", my_relu, my_relu_backward). Returns a Grade that shows itself.
+    """Grade functions from a notebook: check("relu", my_relu, my_relu_backward). Returns a Grade.
 
-    `name` is an operation of tinynst.ops, a loss of tinynst.losses (no backward: it returns value and gradient), or
-    "Residual" or "Adam" with a class. Raises ValueError for another name.
+    `name` is an operation of tinynst.ops, a loss of tinynst.losses (which returns value and gradient: no
+    backward), or "Residual" or "Adam" with a class. Raises ValueError for another name.
     """
     missing = _missing(name, forward, backward)
     if missing:
@@ -84,7 +84,7 @@ def check(name, forward, backward=None, seed=0):
 
 
 def _grade(name, forward, backward, seed, xp, path):
-    """The Grade of one name, whatever the learner's code raises. `path` is their file; None: that of their function."""
+    """The Grade of one name, whatever the code raises. `path` is its file; None: the function's."""
     printed = io.StringIO()
     path = Path(path or getattr(getattr(forward, "__code__", None), "co_filename", "."))
     watch = Watch(name, path)
@@ -100,20 +100,16 @@ def _grade(name, forward, backward, seed, xp, path):
                 raise
             grade = _raised(watch, error)
     lines = printed.getvalue().splitlines()
-    said = [
-        f"{path.name} printed {len(lines)} lines; the first:",
-        *(f"    {text:.100}" for text in lines[:4]),
-    ]
-    return replace(grade, text="\n".join([grade.text, *(said if lines else [])]))
+    if lines:
+        said = [f"{path.name} printed {len(lines)} lines; the first:", *(f"    {t:.100}" for t in lines[:4])]
+        grade = replace(grade, text="\n".join([grade.text, *said]))
+    return grade
 
 
 def _raised(watch, error):
     """The grade of what the learner's code raised, with the last line of theirs that it came through."""
-    frames = [
-        (f.f_code, n)
-        for f, n in traceback.walk_tb(error.__traceback__)
-        if _same_file(f.f_code.co_filename, watch.path)
-    ]
+    frames = [(f.f_code, number) for f, number in traceback.walk_tb(error.__traceback__)]
+    frames = [frame for frame in frames if _same_file(frame[0].co_filename, watch.path)]
     function = frames[-1][0].co_qualname if frames else watch.name
     if isinstance(error, NotImplementedError):
         return Grade(watch.name, None, f"{function}: not yet written")
@@ -140,7 +136,7 @@ def _told(error, path):
 
 @contextlib.contextmanager
 def bounded(what, path, size=""):
-    """Raise TimeUp in here after LIMIT seconds; it says which line runs then. Without signals (a thread) there is no limit."""
+    """Raise TimeUp, with the line that runs, after LIMIT seconds. In a thread there is no limit."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -160,21 +156,18 @@ def bounded(what, path, size=""):
 
 
 class Watch:
-    """Grades one operation of a learner's: runs their functions within bounds, and says so when that takes long."""
+    """Grades one operation: runs a learner's functions within bounds and reports progress."""
 
     def __init__(self, name, path):
         self.name, self.path, self.case, self.started = name, path, name, time.monotonic()
         self.spoken = self.started
 
     def run(self, what, function, *arguments, **options):
-        """Call a function of the learner's. What it raises is marked: whatever else is raised is a mistake of ours."""
+        """Call a learner's function. What it raises is marked; anything else is a mistake of ours."""
         if time.monotonic() - self.spoken > PATIENCE:
             self.spoken = time.monotonic()
-            print(
-                f"{self.case}: still checking, {self.spoken - self.started:.0f} s so far",
-                file=sys.stderr,
-                flush=True,
-            )
+            passed = self.spoken - self.started
+            print(f"{self.case}: still checking, {passed:.0f} s so far", file=sys.stderr, flush=True)
         x = next((a for a in (*arguments, *options.values()) if getattr(a, "ndim", 0) == 4), None)
         size = f" on a {x.shape[1]}x{x.shape[2]} image" if x is not None else ""
         try:
@@ -187,10 +180,7 @@ class Watch:
     def array(self, what, value):
         array = value if hasattr(value, "dtype") else np.asarray(value)
         if array.dtype.kind not in "fciub":
-            kind = type(value).__name__
-            raise Fault(
-                f"{self.case}: FAIL: {what} is of type {kind}; it should be an array of floating-point numbers"
-            )
+            self.fail([f"{what} is of type {type(value).__name__}; it should be an array of floats"])
         return array
 
     def forward(self, function):
@@ -201,9 +191,7 @@ class Watch:
         def call(*arguments, **options):
             result = self.run(self.name, function, *arguments, **options)
             if not isinstance(result, tuple) or len(result) != 2:
-                raise Fault(
-                    f"{self.case}: FAIL: {self.name} must return {kind}, it returns {type(result).__name__}"
-                )
+                self.fail([f"{self.name} must return {kind}, it returns {type(result).__name__}"])
             y, cache = result
             if loss:
                 cache = self.array(f"{self.name}'s gradient", cache)
@@ -217,38 +205,28 @@ class Watch:
         def call(dy, cache):
             result = self.run(what, function, dy, cache)
             gradients = result if isinstance(result, (tuple, list)) else (result,)
-            return tuple(
-                g if g is None else self.array(f"{what}'s result {k}", g) for k, g in enumerate(gradients)
-            )
+            named = ((f"{what}'s result {k}", g) for k, g in enumerate(gradients))
+            return tuple(g if g is None else self.array(words, g) for words, g in named)
 
         return call if function else None
 
     def fail(self, lines):
         if lines:
-            raise Fault(
-                f"{self.case}: FAIL: {lines[0]}", *(text for line in lines[1:] for text in wrapped(line))
-            )
-
-    # --- the grading -------------------------------------------------------------------------------------------------
+            rest = [text for line in lines[1:] for text in wrapped(line)]
+            raise Fault(f"{self.case}: FAIL: {lines[0]}", *rest)
 
     def grade(self, forward, backward, seed, xp):
         """Lines about what is right. Raises Fault for what is not."""
         if self.name == "Adam":
-            return [
-                self.adam(forward, settings, given, seed, xp)
-                for settings, given in zip(ADAM, (ADAM[0], {}), strict=True)
-            ]
+            pairs = ((ADAM[0], ADAM[0]), (ADAM[1], {}))
+            return [self.adam(forward, settings, given, seed, xp) for settings, given in pairs]
         if self.name == "Residual":
             cases = [self.residual(forward, pad, crop, seed, xp) for pad, crop in ((1, 0), (0, 2))]
         else:
             rows = [row for row in [*EXERCISES, *((n, s, {}) for n, s in LOSSES)] if row[0] == self.name]
             forward, backward = self.forward(forward), self.backward(backward)
-            cases = [
-                operation_case(name, forward, backward, shapes, options) for name, shapes, options in rows
-            ]
-            for case, (_, shapes, options) in zip(
-                cases, rows, strict=True
-            ):  # every forward before any gradient
+            cases = [operation_case(n, forward, backward, shapes, options) for n, shapes, options in rows]
+            for case, (_, shapes, options) in zip(cases, rows, strict=True):  # every forward comes first
                 self.case = f"{case.name} ({case.label})"
                 self.right_forward(forward, shapes, options, seed, xp)
         lines = []
@@ -289,24 +267,19 @@ class Watch:
         y, cache = forward(**own, **options)
         results = [(f"{self.name}'s gradient", cache)] if backward is None else [(f"{self.name}'s y", y)]
         if backward:
-            results += [
-                (f"{self.name}_backward's result {k}", g)
-                for k, g in enumerate(backward(xp.ones_like(y, np.float32), cache))
-            ]
+            gradients = backward(xp.ones_like(y, np.float32), cache)
+            results += [(f"{self.name}_backward's result {k}", g) for k, g in enumerate(gradients)]
         for what, array in results:
             if array is not None and array.dtype != np.float32:
                 advice = "make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x)"
                 self.fail(
-                    [f"{what} is {array.dtype} where x is float32, so a net could not train with it", advice]
+                    [f"{what} is {array.dtype} where x is float32: a net could not train with it", advice]
                 )
 
     def residual(self, kind, pad, crop, seed, xp):
         """Compare a learner's block with the library's, and return the Case that checks its gradients."""
-        case = layer_case(
-            "Residual",
-            f"x {'x'.join(map(str, IMAGE))}, crop={crop}",
-            lambda xp: _Block(self, kind, pad, crop, xp),
-        )
+        label = f"x {'x'.join(map(str, IMAGE))}, crop={crop}"
+        case = layer_case("Residual", label, lambda xp: _Block(self, kind, pad, crop, xp))
         self.case = f"Residual ({case.label})"
         x = asarray(np.random.default_rng(seed).standard_normal(IMAGE), xp)
         through = to_numpy(layers.Sequential(residual_parts(xp, pad)).forward(x, training=False))
@@ -316,16 +289,14 @@ class Watch:
             "without the identity: y = layers(x)": lambda: through,
             "when the layers are left out: y = x": lambda: inner,
             "when the identity is cropped at the bottom and right only": lambda: through + x[:, :h, :w],
-            "when the identity is cropped at the top and left only": lambda: (
-                through + x[:, 2 * crop :, 2 * crop :]
-            ),
+            "when the identity is cropped at the top and left only": lambda: through + x[:, -h:, -w:],
             "with a ReLU after the addition": lambda: np.maximum(through + inner, 0),
         }
         self.fail(forwards.explain("y", mine, through + inner, slips))
         return case
 
     def walked_forward(self, kind, report):
-        """Name what only this exercise can know: a block that goes through its layers in forward order on the way back."""
+        """Name what only this exercise can know: a backward that walks the layers in forward order."""
         rng = np.random.default_rng(1)
         x, dy = rng.standard_normal((2, *IMAGE))
         block, parts = _Block(self, kind, 1, 0, np), residual_parts(np, 1)
@@ -344,17 +315,11 @@ class Watch:
         label = ", ".join(f"{key}={value}" for key, value in given.items()) or "the defaults"
         self.case = f"Adam ({label})"
         rng = np.random.default_rng(seed)
-        start, *gradients = [
-            {n: rng.standard_normal(s) for n, s in {"w": (3, 4), "b": (5,)}.items()} for _ in range(6)
-        ]
-        mine, right = (
-            {n: asarray(p.copy(), xp) for n, p in start.items()},
-            {n: p.copy() for n, p in start.items()},
-        )
-        arrays, ours = (
-            dict(mine),
-            optim.Adam(right, **settings),
-        )  # the learner may put other arrays in the dict
+        start, *gradients = [draw({"w": (3, 4), "b": (5,)}, rng) for _ in range(6)]
+        mine = {name: asarray(p.copy(), xp) for name, p in start.items()}
+        right = {name: p.copy() for name, p in start.items()}
+        arrays = dict(mine)  # the learner may put other arrays in the dict
+        ours = optim.Adam(right, **settings)
         optimiser = self.run("Adam", kind, mine, **given)
         for t, g in enumerate(gradients, 1):
             own = {name: asarray(array.copy(), xp) for name, array in g.items()}
@@ -365,12 +330,7 @@ class Watch:
                     advice = f"change the array itself: p -= ..., not p = p - ..., for p of {name}"
                     self.fail([f"step {t} leaves {name} as it was before", advice])
                 if not np.array_equal(to_numpy(own[name]), g[name]):
-                    self.fail(
-                        [
-                            f"step {t} changes the gradient of {name} in place",
-                            "others may still need it: work on a copy",
-                        ]
-                    )
+                    self.fail([f"step {t} changes the gradient of {name} in place", "work on a copy"])
                 past = [gradient[name] for gradient in gradients[:t]]
                 slips = {
                     words: lambda slip=slip, name=name, past=past, place=place: forwards.adam(
@@ -396,9 +356,8 @@ class _Block:
         return self.watch.array("Residual.forward's y", y)
 
     def backward(self, dy):
-        return self.watch.array(
-            "Residual.backward's dx", self.watch.run("Residual.backward", self.learners.backward, dy)
-        )
+        dx = self.watch.run("Residual.backward", self.learners.backward, dy)
+        return self.watch.array("Residual.backward's dx", dx)
 
 
 def _one_at_a_time(report, right, cases):
@@ -413,7 +372,7 @@ def _one_at_a_time(report, right, cases):
     return [f"right: the forward{so_far}", str(alone), *later]
 
 
-# --- a file, a folder ------------------------------------------------------------------------------------------------
+# --- a file, a folder ---
 
 
 def _missing(name, forward, backward):
@@ -431,7 +390,7 @@ def _missing(name, forward, backward):
 
 
 def load(path):
-    """{name: (forward, backward)} of a learner's file, easiest first. Raises UserError when it does not import or is empty."""
+    """{name: (forward, backward)} of a file, easiest first. Raises UserError when it has none."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -468,14 +427,14 @@ def load(path):
 
 
 def grades(path, seed=0, xp=np):
-    """Yield a Grade for each operation and loss found in a learner's file. Raises UserError as `load` does."""
+    """Yield a Grade for each operation and loss in a learner's file. Raises UserError as `load` does."""
     for name, (forward, backward) in load(path).items():
         missing = _missing(name, forward, backward)
         yield Grade(name, False, missing) if missing else _grade(name, forward, backward, seed, xp, path)
 
 
 def check_folder(folder, seed=0, xp=np):
-    """Print a line for each file, easiest first, how many are solved and where to go on. True when all are."""
+    """Print a line for each file, easiest first, and where to go on. True when all are solved."""
     files, broken = {}, {}
     for path in sorted(Path(folder).glob("*.py")):
         try:

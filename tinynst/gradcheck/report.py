@@ -1,4 +1,4 @@
-"""What a check found, and how it is shown: a screen of text, a figure for a notebook, plain values for JSON."""
+"""What a check found, and how it is shown: as text, as a figure in a notebook, as JSON."""
 
 import base64
 import html
@@ -16,7 +16,7 @@ VERDICTS = {True: "ok", False: "FAIL", None: "INCONCLUSIVE"}
 
 @dataclass
 class Diagnosis:
-    """One mistake: `cause` is one word, `gradient` the gradient ("dw"), `evidence` what was seen, `hint` what to try."""
+    """One mistake: `cause` in one word, which `gradient` ("dw"), the `evidence`, a `hint` what to try."""
 
     cause: str
     gradient: str
@@ -68,7 +68,7 @@ class InputResult:
 
 @dataclass(repr=False)
 class Report:
-    """The result of a check. `passed` is True, False, or None when the check could not tell; print it to read it."""
+    """The result of a check: `passed` is True, False, or None when the check could not tell."""
 
     title: str
     passed: bool | None
@@ -153,7 +153,7 @@ def wrapped(text, indent="    "):
 
 
 def report_lines(report):
-    """One screen: each gradient's verdict, each cause, and the picture of the gradient that was diagnosed first."""
+    """One screen: each verdict, each cause, and a picture of the gradient that was diagnosed first."""
     lines = [
         f"{report.title}: {VERDICTS[report.passed]}   (seed {report.seed}, tolerance {report.tolerance:g})"
     ]
@@ -187,7 +187,7 @@ def _head(result):
 
 
 def heat_map(gap, axes, rows=8, columns=20):
-    """Lines that draw `gap`, an array of |errors| (nan: unknown), over the two axes that explain most of it."""
+    """Lines that draw an array of |errors| (nan: unknown) over the two axes that explain most of it."""
     if gap.ndim == 0 or not np.any(gap > 0):
         return []
     table, down, across = _most_telling(gap)
@@ -218,6 +218,7 @@ def _most_telling(gap):
 
     if len(axes) == 1:
         return largest(axes)[None], None, axes[0]
+
     def explained(pair):
         """The variance that the mean over the other axes still has; in doubt, what looks like a picture."""
         others = tuple(k for k in range(gap.ndim) if k not in pair)
@@ -229,7 +230,7 @@ def _most_telling(gap):
 
 
 def figure(report):
-    """A matplotlib Figure of the gradient diagnosed first: where it is wrong, and backward against differences."""
+    """A matplotlib Figure of the gradient diagnosed first: where it is wrong, backward and differences."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(9, 3.4), layout="constrained")

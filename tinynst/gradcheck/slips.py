@@ -1,9 +1,9 @@
 """What is wrong with a gradient: which common mistake gives exactly these numbers?
 
-J holds dy_k / dx_i as differences measured it (a row for each element of the input, a column for each element of y), and
-B holds what backward sends from each dy_k to each element: one call of backward for each unit vector dy. A mistake is
-named when it turns J, dy or the right gradient into what backward gave, to six digits. Random numbers do not agree to
-six digits by chance. The first function of SLIPS that recognises its mistake gives the diagnosis.
+J holds dy_k / dx_i as measured by differences, with a row for each element of the input and a column for each
+element of y. B holds what backward sends from each dy_k to each element: one call for each unit vector dy. A
+mistake is named when it turns J, dy or the right gradient into what backward gave, to six digits: random
+numbers do not agree by chance. The first function of SLIPS that recognises its mistake gives the diagnosis.
 """
 
 import itertools
@@ -17,21 +17,21 @@ LARGEST_Y = 2000  # elements; backward is called once for each of them
 PATIENCE = 6.0  # seconds for B, and for the moves of one array
 
 HINTS = {
-    "scaled": "Look for a factor that is missing or counted twice: a mean in place of a sum, a 2, a sign, gamma or std.",
+    "scaled": "Look for a factor that is missing or there twice: a mean for a sum, a 2, a sign, gamma, std.",
     "transposed": "Look for a missing .T, for axes in another order, or for reshape in place of transpose.",
-    "flipped": "Remove or add a [::-1]: backward uses the kernel's taps where forward used them, without turning it.",
+    "flipped": "Remove or add a [::-1]: backward uses each tap of the kernel where forward used it.",
     "swapped-gradients": "Return the gradients in the order of forward's arguments.",
-    "missing-sum": "Every place that used the number sends a gradient back: add up over all of them (check axis=).",
+    "missing-sum": "Each use of the number sends a gradient back: add up over all of them (check axis=).",
     "partial-batch": "Add up over the whole batch: += in a loop over N, or N among the axes of the sum.",
     "overwritten": "Where several gradients meet they add up: += in place of =.",
     "border": "Look at the padding, at the first and last index of a slice, and at what is cropped.",
     "shifted": "Compare each slice's start with forward's: what forward read from, backward writes to.",
-    "missing-term": "Write the derivative down term by term: each way from the input to y gives a term; add them all.",
-    "wrong-mask": "dy goes back only where forward let x through: 0 at exactly 0, and to one of several equal largest.",
-    "running-statistics": "In training the batch's own mean and std count; the running ones are only kept for later.",
+    "missing-term": "Write the derivative term by term: each path from the input to y gives one.",
+    "wrong-mask": "dy goes back where forward let x through: 0 at exactly 0, one of several equal largest.",
+    "running-statistics": "In training the batch's own mean and std count; the running ones are for later.",
     "stale-cache": "Take everything from `cache`, and nothing from an earlier call or a global variable.",
     "changed-input": "Work on a copy: others still need the array (x = x * mask in place of x *= mask).",
-    "wrong-shape": "A gradient has the shape of its input: sum over the axes that were broadcast, crop what was padded.",
+    "wrong-shape": "A gradient has its input's shape: sum over broadcast axes, crop what was padded.",
     "not-finite": "Look for a division by 0, log or sqrt of 0, and for np.empty that is not filled.",
     "zero": "Is it computed, and is it what is returned in this place?",
     "noise": "Make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x).",
@@ -51,7 +51,7 @@ def diagnose(problem, name):
 
 
 class Facts:
-    """What the slips look at: of one input x, its gradient g, a = g and n = right at the measured rows, and J and B.
+    """Of one input x: its gradient g; a (given) and n (right) at the measured rows; J and B.
 
     at, to   the index of each row of J in x, and of each column in y;   axes, out   their axes' letters
     loss     is y a single number? Then there is no B, and J is the gradient itself
@@ -69,7 +69,7 @@ class Facts:
         self.at, self.to = places(self.rows, self.x.shape), places(np.arange(self.y.size), self.y.shape)
         self.whole = len(self.rows) == self.x.size
         self.loss = self.y.size == 1
-        self.largest = np.max(abs(self.J), initial=1e-300)
+        self.largest = largest(self.J)
         self.B = None if self.loss else self.backward_matrix()
 
     def backward_matrix(self):
@@ -104,16 +104,19 @@ def same(a, b, size=None):
     """The same up to EXACT of b's largest number?"""
     if a is None or a.shape != b.shape:
         return False
-    return np.max(abs(a - b), initial=0) <= EXACT * max(
-        np.max(abs(b), initial=0) if size is None else size, 1e-300
-    )
+    size = largest(b) if size is None else size
+    return bool(np.max(abs(a - b), initial=0) <= EXACT * size)
+
+
+def largest(array):
+    return np.max(abs(array), initial=1e-300)
 
 
 def named(axes):
     return " and ".join(axes)
 
 
-# --- all of the gradient ---------------------------------------------------------------------------------------------
+# --- all of the gradient ---
 
 
 def zero(f):
@@ -126,10 +129,9 @@ def stale(f):
     before, p = f.problem.before.get(f.name), f.problem
     if not same(before, f.g):
         return None
-    ends = [
-        p.forward([v + s * f.g if j == f.k else v for j, v in enumerate(p.other)])[0] for s in (1e-6, -1e-6)
-    ]
-    slope, here = float(((ends[0] - ends[1]) * f.dy).sum() / 2e-6), float(f.a @ f.n)
+    up, down = ([v + s * f.g if j == f.k else v for j, v in enumerate(p.other)] for s in (1e-6, -1e-6))
+    slope = float(((p.forward(up)[0] - p.forward(down)[0]) * f.dy).sum() / 2e-6)
+    here = float(f.a @ f.n)
     if abs(slope - (f.g**2).sum()) < 1e-3 * abs(slope) and abs(here - slope) > 1e-3 * abs(slope):
         return "stale-cache", "this is the right gradient for the inputs of an earlier call, not for these"
 
@@ -139,9 +141,8 @@ def not_linear(f):
     minus, twice = f.gradient(dy=-f.dy), f.gradient(dy=2 * f.dy)
     if same(twice, f.g):
         factor = f": it is {float(f.dy):.3g} here, and 1 in training" if f.loss else ""
-        return (
-            "scaled" if f.loss else "missing-term"
-        ), f"the gradient stays the same when dy is doubled{factor}"
+        cause = "scaled" if f.loss else "missing-term"
+        return cause, f"the gradient stays the same when dy is doubled{factor}"
     if same(twice, 2 * f.g) and not same(minus, -f.g):
         return "wrong-mask", "what passes depends on the sign of dy, not on x"
     if twice is not None and same((twice - f.g).ravel()[f.rows], f.n):
@@ -166,7 +167,7 @@ def scaled(f):
 
 
 def factor_name(factor, sizes):
-    """"; 3 is N", "; 0.5 is 1/2 or 1/C" and the like; `sizes` are {"N": 3, ...}."""
+    """ "; 3 is N", "; 0.5 is 1/2 or 1/C" and the like; `sizes` are {"N": 3, ...}."""
     known = {"2": 2.0, "-1": -1.0}
     for count in range(1, len(sizes) + 1):
         for letters in itertools.combinations(sizes, count):
@@ -186,7 +187,7 @@ def noise(f):
         )
 
 
-# --- the right numbers in the wrong place ----------------------------------------------------------------------------
+# --- the right numbers in the wrong place ---
 
 
 def moves(shape, axes):
@@ -213,7 +214,7 @@ def moves(shape, axes):
 
 
 def shift(v, steps, space):
-    """v moved by `steps` along the axes `space`; what leaves on one side is lost, zeros come in on the other."""
+    """v moved by `steps` along the axes `space`; zeros come in, what leaves is lost."""
     out, here, there = np.zeros_like(v), [slice(None)] * v.ndim, [slice(None)] * v.ndim
     for k, s in zip(space, steps, strict=True):
         here[k], there[k] = slice(max(-s, 0), min(-s, 0) or None), slice(max(s, 0), min(s, 0) or None)
@@ -222,7 +223,7 @@ def shift(v, steps, space):
 
 
 def moved(f):
-    """The gradient itself, the dy that it is computed from, or another input is turned round, transposed or shifted."""
+    """The gradient, the dy it is computed from, or another input is turned round, transposed or shifted."""
     return moved_gradient(f) or moved_dy(f) or moved_input(f)
 
 
@@ -309,7 +310,7 @@ def reordered(f):
             )
 
 
-# --- shares: what each element of x, or of dy, contributes ----------------------------------------------------------
+# --- shares: what each element of x, or of dy, contributes ---
 
 
 def running(f):
@@ -332,7 +333,7 @@ def edge(places, wrong, shape, axes):
 
 
 def follows(values, places):
-    """The fewest axes whose indices alone determine the values; None where every element has a value of its own."""
+    """The fewest axes whose indices determine the values; None where each element has its own."""
     for count in range(places.shape[1]):
         for axes in itertools.combinations(range(places.shape[1]), count):
             group = np.zeros(len(values), int)
@@ -346,7 +347,7 @@ def follows(values, places):
 
 
 def shares(f):
-    """Each element of x, or of dy, counts with a factor of its own: 0 or 1, or a number that follows some axes."""
+    """Each element of x, or of dy, counts with a factor: 0 or 1, or one that follows some axes."""
     if f.B is None:
         return share(f, f.a[:, None], f.n[:, None], f.at, f.x.shape, f.axes, of_x=True)
     found = share(f, f.B, f.J, f.at, f.x.shape, f.axes, of_x=True)
@@ -354,10 +355,10 @@ def shares(f):
 
 
 def share(f, B, J, places, shape, axes, of_x):
-    full = np.max(abs(J), axis=1, initial=0) > (1e-3 if f.B is None else EXACT) * f_largest(J)
+    full = np.max(abs(J), axis=1, initial=0) > (1e-3 if f.B is None else EXACT) * largest(J)
     factors = (B * J).sum(1) / np.where(full, (J * J).sum(1), 1)
     rest = abs(B - factors[:, None] * np.where(full[:, None], J, 0))
-    if full.sum() < 3 or np.any(rest > 3e-6 * f_largest(J) * max(1, np.max(abs(factors)))):
+    if full.sum() < 3 or np.any(rest > 3e-6 * largest(J) * max(1, np.max(abs(factors)))):
         return None
     factors, places = factors[full], places[full]
     kept, lost, following = abs(factors - 1) < 1e-4, abs(factors) < 1e-6, follows(factors, places)
@@ -370,10 +371,8 @@ def share(f, B, J, places, shape, axes, of_x):
         if kept.any() and edge(places, ~kept, shape, axes):
             return "border", f"the interior is exact, and each {whose} near the border is off by a factor"
         spread = f"{np.min(factors):.4g} to {np.max(factors):.4g}"
-        return (
-            "scaled",
-            f"each {whose} is off by a factor for each {named(axes[k] for k in following)}: {spread}",
-        )
+        letters = named(axes[k] for k in following)
+        return "scaled", f"each {whose} is off by a factor for each {letters}: {spread}"
     counted = [len(np.unique(places[kept][:, k])) for k in range(len(shape))]
     every = [len(np.unique(places[:, k])) for k in range(len(shape))]
     pixels = [k for k in range(len(shape)) if axes[k] in ("H", "W", "KH", "KW") and counted[k] < every[k]]
@@ -383,9 +382,8 @@ def share(f, B, J, places, shape, axes, of_x):
     if following and axes[0] == "N" and counted[0] < every[0]:
         one_pixel = pixels and all(counted[k] == 1 for k in pixels)
         which = ", ".join(str(k) for k in np.unique(places[kept][:, 0]))
-        return (
-            "missing-sum" if one_pixel else "partial-batch"
-        ), f"only sample {which} of {every[0]} counts, exactly"
+        cause = "missing-sum" if one_pixel else "partial-batch"
+        return cause, f"only sample {which} of {every[0]} counts, exactly"
     if edge(places, ~kept, shape, axes) and (of_x or not pixels or counted[pixels[0]] > every[pixels[0]] / 2):
         return "border", f"the interior is exact, and each {whose} near the border is lost"
     letters = named(axes[k] for k in pixels)
@@ -395,13 +393,8 @@ def share(f, B, J, places, shape, axes, of_x):
         return cause, f"only some {letters} count ({numbers}), and those exactly"
     if following:
         letters = named(axes[k] for k in following)
-        return (
-            "zero" if of_x else "missing-sum"
-        ), f"only some {letters} count, and those exactly; the others give 0"
-
-
-def f_largest(matrix):
-    return max(np.max(abs(matrix), initial=0), 1e-300)
+        cause = "zero" if of_x else "missing-sum"
+        return cause, f"only some {letters} count, and those exactly; the others give 0"
 
 
 def one_sample(f):
@@ -411,12 +404,12 @@ def one_sample(f):
     if len(filled) == 1:
         return "partial-batch", f"only sample {filled[0]} of {len(f.g)} has a gradient, the others have 0"
     if f.B is not None and f.out[0] == "N":
-        used = [np.unique(f.to[np.any(abs(m) > EXACT * f_largest(m), axis=0), 0]) for m in (f.J, f.B)]
+        used = [np.unique(f.to[np.any(abs(m) > EXACT * largest(m), axis=0), 0]) for m in (f.J, f.B)]
         if len(used[1]) == 1 < len(used[0]):
             return "partial-batch", f"only the dy of sample {used[1][0]} is used"
 
 
-# --- entry by entry ----------------------------------------------------------------------------------------------------
+# --- entry by entry ---
 
 
 def entries(f):
@@ -431,7 +424,7 @@ def entries(f):
         if kept[meeting].any(1).all():
             row = int(np.flatnonzero(meeting)[0])
             where = f"d{f.name}[{', '.join(map(str, f.at[row]))}]"
-            counts = f"{np.count_nonzero(there[row])} elements of dy meet in {where}, {np.count_nonzero(kept[row])} count"
+            counts = f"{np.count_nonzero(there[row])} meet in {where}, {np.count_nonzero(kept[row])} count"
             return "overwritten", f"where several gradients meet, only some stay: {counts}"
     if right.all() or not flat_pieces(f):
         return None
@@ -460,27 +453,26 @@ def open_everywhere(f):
     if same(f.gradient(inputs=f.problem.replaced(f.name, 3 * f.x[::-1])), f.g) and flat_pieces(f):
         return (
             "wrong-mask",
-            f"forward bends where {f.name} changes, but d{f.name} is the same for every {f.name}: no mask",
+            f"forward bends where {f.name} changes, but d{f.name} does not depend on it: no mask",
         )
 
 
 def pairs(f):
     """Of a loss that is a sum over neighbours: which neighbour's share is lost or scaled, and where?
 
-    The derivative of the gradient says how much each element's gradient feels each other element: by differences of
-    the gradient that was returned (mine), and of the value (right). Neighbours of one kind lie in one direction.
+    The second derivative says how much each element's gradient feels each other element: by differences of
+    the returned gradient (mine), and of the value (right). Neighbours of one kind lie in one direction.
     """
     if not f.loss or not f.whole or f.x.ndim != 4 or not f.patient(6000):
         return None
     size, h = f.x.size, 0.03 * np.sqrt(np.mean(f.x**2))
     steps = h * np.eye(size).reshape(-1, *f.x.shape)
-    ends = [
-        [f.gradient(inputs=f.problem.replaced(f.name, f.x + s * step)) for s in (1, -1)] for step in steps
-    ]
+    at = lambda x: f.gradient(inputs=f.problem.replaced(f.name, x))  # noqa: E731
+    ends = [(at(f.x + step), at(f.x - step)) for step in steps]
     if any(g is None or g.shape != f.x.shape for pair in ends for g in pair):
         return None
     mine = np.array([(up - down).ravel() / (2 * h * float(f.dy)) for up, down in ends]).T
-    i, j = np.nonzero((abs(mine) > EXACT * f_largest(mine)) & ~np.eye(size, dtype=bool))
+    i, j = np.nonzero((abs(mine) > EXACT * largest(mine)) & ~np.eye(size, dtype=bool))
     kinds = np.unique(np.concatenate([f.at[j] - f.at[i], f.at[i] - f.at[j]]), axis=0)
     for kind in kinds if len(kinds) < 12 else ():  # more: not a sum over neighbours
         i = np.flatnonzero(np.all((f.at + kind >= 0) & (f.at + kind < f.x.shape), axis=1))
@@ -491,14 +483,10 @@ def pairs(f):
             right.append(sum(corners) / (4 * h * h))
         factors = mine[i, j] / np.array(right)
         whole, gone = abs(factors - 1) < 1e-3, abs(factors) < 1e-3
-        words = "the share of the neighbour at " + named(
-            f"{s:+d} along {a}" for s, a in zip(kind, f.axes, strict=True) if s
-        )
+        where = named(f"{s:+d} along {a}" for s, a in zip(kind, f.axes, strict=True) if s)
+        words = f"the share of the neighbour at {where}"
         if np.all(whole | gone) and gone.any() and whole.any():
-            return (
-                "overwritten",
-                f"{words} is right at some elements and lost at others, where another share meets it",
-            )
+            return "overwritten", f"{words} is right at some elements and lost where another share meets it"
         if not (whole | gone).any() and np.ptp(factors) < 1e-3:
             return "scaled", f"{words} is {factors[0]:.4g} times what it should be"
 
@@ -511,7 +499,7 @@ def border(f):
         return "border", "what comes from the interior of dy is exact; what comes from its border is wrong"
 
 
-# --- the formula -------------------------------------------------------------------------------------------------------
+# --- the formula ---
 
 
 def norm_term(f):
@@ -532,12 +520,12 @@ def norm_term(f):
             if same(error, term, 10 * size):
                 return (
                     "missing-term",
-                    f"the error is exactly {which} of {words}: it depends on every pixel, so dy goes back through it",
+                    f"the error is exactly {which} of {words}: dy goes back through it too",
                 )
 
 
 def formula(f):
-    error = np.max(abs(f.a - f.n)) / f_largest(f.n)
+    error = np.max(abs(f.a - f.n)) / largest(f.n)
     if f.B is not None:
         where = abs(f.J) > EXACT * f.largest
         if (f.B[~where] ** 2).sum() > (f.B[where] ** 2).sum():
@@ -545,7 +533,7 @@ def formula(f):
                 "unknown",
                 f"off by {error:.2g} of the largest, and dy reaches elements that forward did not use for it",
             )
-    wrong = np.mean(abs(f.a - f.n) > 10 * EXACT * f_largest(f.n))
+    wrong = np.mean(abs(f.a - f.n) > 10 * EXACT * largest(f.n))
     words = "no share is lost, moved or scaled: the formula itself differs from forward's derivative"
     return "missing-term", f"{words}, at {wrong:.0%} of the elements, by up to {error:.2g} of the largest"
 
@@ -572,7 +560,7 @@ SLIPS = (
 )
 
 
-# --- what is not a matter of numbers ---------------------------------------------------------------------------------
+# --- what is not a matter of numbers ---
 
 
 def changed(cause, gradient, who, name, before, after):
@@ -621,7 +609,7 @@ def malformed(problem, name, gradient):
 def shape_notes(shape, right, axes, y_shape=None):
     """How a shape differs, as text to append: which axis is off by how much, and what that looks like."""
     if 0 in shape:
-        return "; an axis is empty: with pad 0, pad:-pad is 0:-0, which is empty; pad : pad + H works for every pad"
+        return "; an axis is empty: with pad 0, pad:-pad is 0:-0, which is empty; use pad : pad + H"
     if len(shape) != len(right):
         return f"; it has {len(shape)} axes in place of {len(right)}"
     if sorted(shape) == sorted(right):
@@ -642,13 +630,13 @@ def shape_notes(shape, right, axes, y_shape=None):
 
 
 def ties(problem):
-    """What backward does at exact zeros and at two equal largest values, where forward has a slope on each side."""
+    """What backward does at exact zeros and at two equal largest values, where forward has two slopes."""
     name = problem.check[0]
     x = problem.input(name)
     zeros, top = x.copy(), x.copy()
     zeros.flat[:: max(1, x.size // 6)] = 0
     at_zero = [[int(i)] for i in np.flatnonzero(zeros.ravel() == 0)]
-    right, left = slopes(problem, name, zeros, sum(at_zero, []))
+    right, left = slopes(problem, name, zeros, [i for spot in at_zero for i in spot])
     tries = [(zeros, at_zero)] if abs(right - left) > 1e-3 * max(abs(right), abs(left)) else []
     if x.ndim == 4 and x.shape[1] > 1 and x.shape[2] > 1:
         top[:, 0, :2] = x.max() + 1
@@ -661,7 +649,7 @@ def ties(problem):
             given, both = gradient.flat[spot].sum(), f"{left:.3g} to the left and {right:.3g} to the right"
             place = f"{name}[{', '.join(str(int(i)) for i in np.unravel_index(spot[0], x.shape))}]"
             if len(spot) == 1 and abs(flat) < 1e-6 * abs(steep) and abs(given - steep) < 1e-5 * abs(steep):
-                words = f"at {place} = 0 forward's slope is {both}: 0 is the rule there, backward gives {given:.3g}"
+                words = f"at {place} = 0 forward's slope is {both}: the rule is 0, not {given:.3g}"
                 return [
                     Diagnosis("wrong-mask", f"d{name}", words, "Use > in place of >= (or < in place of <=).")
                 ]
@@ -670,7 +658,9 @@ def ties(problem):
                 and abs(right - left) <= 1e-3 * abs(steep)
                 and abs(given - steep) > 1e-3 * abs(steep)
             ):
-                words = f"{place} and its neighbour are equal and the largest: together they get {given:.3g}, not {steep:.3g}"
+                words = (
+                    f"{place} and its neighbour are the equal largest: they get {given:.3g}, not {steep:.3g}"
+                )
                 return [
                     Diagnosis(
                         "wrong-mask",
