@@ -1,4 +1,4 @@
-"""Mistakes people make, one small edit each in a backward pass that is right, and the cause that the checker should name.
+"""Mistakes people make, one small edit each in a right backward pass, and the cause to be named.
 
 A row is (gradient, cause, old text, new text, ...). It is good reading: each line could have been yours.
 """
@@ -58,7 +58,8 @@ BUGS = [  # operation, solution, shapes, options, rows
         ("dw", "scaled", DW, f"{DW} / (n * oh * ow)"),
         ("dw", "scaled", DW, DW.replace("= np", "= -np")),
         ("dw", "flipped", END, "return dx, dw[::-1, ::-1], db"),
-        ("dw", "partial-batch", "tensordot(xp[at], dy, ((0, 1, 2), (0, 1, 2)))", "tensordot(xp[at][-1], dy[-1], ((0, 1), (0, 1)))"),
+        ("dw", "partial-batch", "tensordot(xp[at], dy, ((0, 1, 2), (0, 1, 2)))",
+            "tensordot(xp[at][-1], dy[-1], ((0, 1), (0, 1)))"),
         ("dw", "partial-batch", "xp[at], dy, (", "xp[at][1:], dy[1:], ("),
         ("dw", "shifted", "dw[i, j] =", "dw[i - 1, j] ="),
         ("dw", "border", "xp[at], dy, (", "xp[at][:, 1:-1, 1:-1], dy[:, 1:-1, 1:-1], ("),
@@ -84,14 +85,15 @@ BUGS = [  # operation, solution, shapes, options, rows
         ("dx", "flipped", "seen @ w[i, j]", "seen @ w[-1 - i, -1 - j]"),
         ("dw", "flipped", END, "return dx, dw[::-1, ::-1], db"),
         ("dw", "scaled", END, "return dx, dw / len(x), db"),
-        ("dx", "shifted", "large[:, pad : shape[1] - pad, pad : shape[2] - pad]", "large[:, : dy.shape[1], : dy.shape[2]]"),
+        ("dx", "shifted", "large[:, pad : shape[1] - pad, pad : shape[2] - pad]",
+            "large[:, : dy.shape[1], : dy.shape[2]]"),
         ("db", "scaled", DB, f"{DB} / stride**2"),
     ]),
     ("batch_norm", BATCH_NORM, STATISTICS, {}, [
         ("dx", "missing-term", "dy - dy.mean(axis=AXES) -", "dy -"),
         ("dx", "missing-term", " - xhat * (dy * xhat).mean(axis=AXES)", ""),
         ("dx", "missing-term", "    if training:\n        dx", "    if not training:\n        dx"),
-        ("dx", "running-statistics", "dx = gamma / std * (dy -", "dx = gamma / np.sqrt(running_var + 1e-5) * (dy -"),
+        ("dx", "running-statistics", "gamma / std * (dy -", "gamma / np.sqrt(running_var + 1e-5) * (dy -"),
         ("dx", "scaled", "dx = gamma / std * (dy -", "dx = 1 / std * (dy -"),
         ("dx", "scaled", "dx = gamma / std * (dy -", "dx = gamma * (dy -"),
         ("dgamma", "partial-batch", "(dy * xhat).sum(axis=AXES), dy", "(dy * xhat)[-1].sum(axis=(0, 1)), dy"),
@@ -105,11 +107,11 @@ BUGS = [  # operation, solution, shapes, options, rows
         ("dx", "scaled", "gamma / std * (", "gamma * ("),
         ("dgamma", "scaled", "(dy * xhat).sum", "(dy * (xhat * std)).sum"),
         ("dgamma", "missing-term", "(dy * xhat).sum", "(dy * x).sum"),
-        ("dbeta", "partial-batch", "dbeta = (dy * xhat).sum(axis=(0, 1, 2)), dy", "dbeta = (dy * xhat).sum(axis=(0, 1, 2)), dy[:1]"),
+        ("dbeta", "partial-batch", ", dy.sum(axis=(0, 1, 2))", ", dy[0].sum(axis=(0, 1))"),
         ("dx", "noise", "return dx,", "return dx.astype(np.float32).astype(float),"),
     ]),
     ("reflect_pad2d", PAD, X, {"pad": 2}, [
-        ("dx", "overwritten", "tall[:, row] +=", "tall[:, row] =", "dx[:, :, column] +=", "dx[:, :, column] ="),
+        ("dx", "overwritten", "[:, row] +=", "[:, row] =", "[:, :, column] +=", "[:, :, column] ="),
         ("dx", "border", "return dx", "return dy[:, 2 : 2 + h, 2 : 2 + w].copy()"),
         ("dx", "border", "enumerate(rows)", "enumerate([0, 1, 0, 1, 2, 3, 4, 3, 4])"),
     ]),
@@ -120,7 +122,8 @@ BUGS = [  # operation, solution, shapes, options, rows
     ("max_pool2d", POOL, X, {}, [
         ("dx", "wrong-mask", "argmax", "argmin"),
         ("dx", "wrong-mask", "(mask * dy[..., None])", "(np.ones(mask.shape) * dy[..., None])"),
-        ("dx", "wrong-mask", "np.arange(size * size) == squares.argmax(axis=-1)[..., None]", "squares == squares.max(axis=-1)[..., None]"),
+        ("dx", "wrong-mask", "np.arange(size * size) == squares.argmax(axis=-1)[..., None]",
+            "squares == squares.max(axis=-1)[..., None]"),
         ("dx", "scaled", "return dx", "return dx / size**2"),
         ("dx", "border", "return dx", "dx[:, :, -1] = 1; return dx"),
     ]),
@@ -137,7 +140,8 @@ BUGS = [  # operation, solution, shapes, options, rows
         ("dx", "wrong-mask", "x > 0", "x > -9"),
         ("dx", "wrong-mask", "x > 0", "dy > 0"),
         ("dx", "missing-term", "dy * (x", "1.0 * (x"),
-        ("dx", "stale-cache", "import numpy as np\n", "import numpy as np\nKEPT = []\n", "    return dy * (x > 0)", "    KEPT.append(x); return dy * (KEPT[0] > 0)"),
+        ("dx", "stale-cache", "import numpy as np\n", "import numpy as np\nKEPT = []\n",
+            "    return dy * (x > 0)", "    KEPT.append(x); return dy * (KEPT[0] > 0)"),
     ]),
     ("scaled_tanh", TANH, X, {}, [
         ("dx", "scaled", "dy * scale * (", "dy * ("),
@@ -148,7 +152,8 @@ BUGS = [  # operation, solution, shapes, options, rows
     ]),
     ("gram_matrix", GRAM, {"f": X["x"]}, {}, [
         ("df", "missing-term", "(dgram + dgram.transpose(0, 2, 1))", "(2 * dgram)"),
-        ("df", "partial-batch", "p @ (", "p[:1].repeat(n, 0) @ (", "+ dgram.transpose(0, 2, 1))", "+ dgram.transpose(0, 2, 1))[:1]"),
+        ("df", "partial-batch", "p @ (", "p[:1].repeat(n, 0) @ (",
+            "+ dgram.transpose(0, 2, 1))", "+ dgram.transpose(0, 2, 1))[:1]"),
         ("df", "transposed", "reshape(n, h, w, c)", "reshape(n, w, h, c).swapaxes(1, 2)"),
         ("df", "scaled", " / (c * h * w)\n    return df", "\n    return df"),
         ("df", "scaled", " / (c * h * w)\n    return df", " / (h * w)\n    return df"),

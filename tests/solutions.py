@@ -323,7 +323,7 @@ SOLUTIONS = {
 
 
 def changed(text, *edits):
-    """`text` with each old text replaced by the new; an old text that is not there is an error in the test."""
+    """`text` with each old text replaced by the new; the old text must be there."""
     for old, new in zip(edits[::2], edits[1::2], strict=True):
         assert old in text, f"{old!r} is not in the solution"
         text = text.replace(old, new)

@@ -64,5 +64,5 @@ def test_mistakes_are_explained(arguments, words):
 
 def test_an_installed_package_says_that_the_stubs_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(exercises, "STUBS", tmp_path)
-    with pytest.raises(UserError, match="not installed"):
+    with pytest.raises(UserError, match="not with the package"):
         exercises.main([])

@@ -229,7 +229,7 @@ def test_the_cases_run_where_the_arrays_live(xp):
         assert report.passed is True, str(report)
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command ---
 
 
 @pytest.fixture

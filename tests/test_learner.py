@@ -48,7 +48,7 @@ def test_right_solutions_pass(tmp_path, name):
 
 
 def test_files_are_graded_where_the_arrays_live(tmp_path, xp):
-    text = "def relu(x):\n    return x * (x > 0), x > 0\n\n\ndef relu_backward(dy, mask):\n    return dy * mask\n"
+    text = changed(RELU, "np.maximum(x, 0), x", "x * (x > 0), x")
     assert all(found.passed for found in grades(learner(tmp_path, GRAM + text), xp=xp))
 
 
@@ -63,7 +63,7 @@ FORWARDS = [  # right solution, what is changed, into what, what is said
     (RELU, Y, "np.roll(np.maximum(x, 0), 1, axis=2), x", "the right y moved by 1 along W"),
     (RELU, Y, "np.maximum(x, np.array([0, -9, 0])[:, None, None, None]), x", "in image 0, 2, wrong"),
     (RELU, Y, "np.maximum(x, np.array([0, -9])), x", "right in channel 0, wrong in channel 1"),
-    (RELU, Y, "np.pad(np.maximum(x, 0)[:, 1:-1, 1:-1], [(0, 0), (1, 1), (1, 1), (0, 0)]), x", "at the border"),
+    (RELU, Y, "np.pad(np.maximum(x, 0)[:, 1:-1, 1:-1], [(0, 0), *2 * [(1, 1)], (0, 0)]), x", "at the border"),
     (RELU, Y, "np.maximum(x, 0).astype(np.float32), x", "float32's digits"),
     (TANH, "scale * t,", "t,", "comes out without the scale"),
     (CONV, "@ w[i, j]\n", "@ w[-1 - i, -1 - j]\n", "turned by 180 degrees"),
@@ -86,7 +86,7 @@ FORWARDS = [  # right solution, what is changed, into what, what is said
     (ADAM, "p -= self.lr * m", "p = p - self.lr * m", "step 1 leaves w as it was before"),
     (ADAM, "self.t += 1", "self.t = 1", "t is 1 in every step"),
     (ADAM, "g**2", "g", "v is a mean of g"),
-    (ADAM, "g, t = gradients[name], self.t", "g, t = gradients[name], self.t; g *= 1.1", "gradient of w in place"),
+    (ADAM, "g, t = gradients[name], self.t", "g, t = gradients[name], self.t; g *= 2", "of w in place"),
     (ADAM, "eps=1e-8", "eps=1e-6", "Adam (the defaults): FAIL"),
 ]  # fmt: skip
 
