@@ -130,7 +130,7 @@ def _compare(problem, name, tolerance, diagnoses):
     if gradient.shape != x.shape or not np.isfinite(gradient).all():
         found = slips.malformed(problem, name, gradient)
         diagnoses += found
-        return InputResult(name, False, found[-1].evidence, shape=x.shape)
+        return InputResult(name, False, found[-1].cause.replace("-", " "), shape=x.shape)
     rows, jacobian = problem.jacobian(name)
     kinks, doubt = problem.kinks[name], problem.doubts[name]
     a, n = gradient.ravel()[rows], jacobian @ problem.dy.ravel()

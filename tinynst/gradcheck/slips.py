@@ -622,9 +622,11 @@ def shape_notes(shape, right, axes, y_shape=None):
     if y_shape and set(off) <= {"H", "W"} and shape[1:3] == y_shape[1:3]:
         return f"{text}: that is the height and width of y"
     if set(off) == {"H", "W"} and set(off.values()) == {by} and by % 2 == 0:
-        sides = f"{abs(by) // 2} pixels on each side"
+        sides = f"{abs(by) // 2} pixel{'s' if abs(by) > 2 else ''} on each side"
         return text + (
-            f": it looks as if {sides} of padding are left on" if by > 0 else f": it looks cropped by {sides}"
+            f": it looks as if the padding is left on, {sides}"
+            if by > 0
+            else f": it looks cropped by {sides}"
         )
     return text
 
