@@ -1,17 +1,18 @@
 """Exercise: a step of Adam.
 
-Write Adam's __init__ and step with NumPy alone, in place of `raise`. Then, from the project's folder, as often as you
+Write Adam's __init__ and step with NumPy alone, in place of `raise`. Then grade it, as often as you
 like:
 
     python -m tinynst.gradcheck lessons/exercises/adam.py
 
 Shapes:
 
-    p, g, m and v of one name have one shape, and each number goes its own way: no sums here
+    p, g, m and v of one name have the same shape; every operation is elementwise, there are no sums
 
 Hints:
 
-    - m, v and the count of steps t live from step to step: make them in __init__, m and v zeros like each parameter.
+    - m, v and the step count t are kept from step to step: make them in __init__, m and v zeros
+      like each parameter.
     - `p -= ...` changes the array that the net holds; `p = p - ...` only makes another one.
 """
 
@@ -19,11 +20,14 @@ import numpy as np  # noqa: F401
 
 
 class Adam:
-    """Adam, Kingma and Ba, arXiv:1412.6980, algorithm 1. `parameters`: {name: array}, updated in place by `step`.
+    """Adam, algorithm 1 of Kingma and Ba, arXiv:1412.6980.
+
+    `parameters`: {name: array}, updated in place by `step`.
 
         m = b1*m + (1 - b1)*g           a running mean of the gradient
         v = b2*v + (1 - b2)*g^2         and of its square
-        p -= lr * m^ / (sqrt(v^) + eps)         m^ = m / (1 - b1^t), v^ = v / (1 - b2^t): they started at zero
+        m^ = m / (1 - b1^t),  v^ = v / (1 - b2^t)       because both start at zero
+        p -= lr * m^ / (sqrt(v^) + eps)
 
     Each number moves by about lr, however large its gradient is.
     """

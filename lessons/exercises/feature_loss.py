@@ -1,14 +1,15 @@
 """Exercise: the feature loss.
 
-The paper's losses: each returns (value, gradient by its first argument). The value is a float, the mean over the batch.
+The paper's losses: each returns (value, gradient by its first argument). The value is a float, the
+mean over the batch.
 
-Write feature_loss with NumPy alone, in place of `raise`. Then, from the project's folder, as often as you like:
+Write feature_loss with NumPy alone, in place of `raise`. Then grade it, as often as you like:
 
     python -m tinynst.gradcheck lessons/exercises/feature_loss.py
 
 Shapes, for example:
 
-    feature_loss   f (2, 5, 7, 3), target (2, 5, 7, 3)  ->  value a number, df (2, 5, 7, 3)
+    feature_loss   f (3, 5, 7, 2), target (3, 5, 7, 2)  ->  value a number, df (3, 5, 7, 2)
 
 Hints:
 
@@ -20,5 +21,5 @@ import numpy as np  # noqa: F401
 
 
 def feature_loss(f, target):
-    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C), target of the same shape: how far the content is off."""
+    """Eq. 2: ||f - target||^2 / (C*H*W) of features (N, H, W, C) and a target of the same shape."""
     raise NotImplementedError("not yet written")

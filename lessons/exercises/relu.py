@@ -1,14 +1,14 @@
 """Exercise: ReLU.
 
-Write relu and relu_backward with NumPy alone, in place of `raise`. What `cache` holds is up to you: only your backward
-reads it. Then, from the project's folder, as often as you like:
+Write relu and relu_backward with NumPy alone, in place of `raise`. What `cache` holds is up to you:
+only your backward reads it. Then grade it, as often as you like:
 
     python -m tinynst.gradcheck lessons/exercises/relu.py
 
 Shapes, for example:
 
-    relu            x (2, 5, 7, 3)  ->  y (2, 5, 7, 3)
-    relu_backward   dy (2, 5, 7, 3)  ->  dx (2, 5, 7, 3)
+    relu            x (3, 5, 7, 2)  ->  y (3, 5, 7, 2)
+    relu_backward   dy (3, 5, 7, 2)  ->  dx (3, 5, 7, 2)
 
 Hints:
 

@@ -1,11 +1,12 @@
 """Exercise: the residual block.
 
-A layer has `forward(x, training)`, `backward(dy)`, and three dicts of arrays: `parameters()`, learnt;
-`gradients()`, the same keys, after a backward pass; `buffers()`, kept but not learnt (batch norm's running statistics). In
-training, forward keeps what backward needs and backward uses it up; otherwise nothing is kept, and memory stays small.
+A layer has `forward(x, training)`, `backward(dy)`, and three dicts of arrays: `parameters()`,
+learnt; `gradients()`, the same keys, after a backward pass; `buffers()`, kept but not learnt (batch
+norm's running statistics). In training, forward keeps what backward needs and backward uses it up;
+otherwise nothing is kept, and memory stays small.
 
-Write Residual's __init__, forward and backward with NumPy alone, in place of `raise`. Then, from the project's folder,
-as often as you like:
+Write Residual's __init__, forward and backward with NumPy alone, in place of `raise`. Then grade
+it, as often as you like:
 
     python -m tinynst.gradcheck lessons/exercises/residual.py
 
@@ -16,24 +17,25 @@ Shapes:
 
 Hints:
 
-    - `layers` is {name: layer}, in order: call their forward one after another, and their backward the other way round.
-      They keep their own gradients.
-    - x goes two ways, through the layers and past them: dx is the sum of what comes back on both. Where the identity
-      was cropped it brings nothing back.
+    - `layers` is {name: layer}, in order: call their forward one after another, and their backward
+      the other way round. They keep their own gradients.
+    - x goes two ways, through the layers and past them: dx is the sum of what comes back on both.
+      Where the identity was cropped it brings nothing back.
 """
 
 import numpy as np  # noqa: F401
 
 
 class Residual:
-    """y = layers(x) + x, the identity cropped by `crop` on each side to what unpadded convolutions leave. He et al.,
-    arXiv:1512.03385; without a ReLU after the addition, as Gross and Wilber found and the paper uses.
+    """y = layers(x) + x, with x cropped by `crop` on each side to the size that unpadded convolutions leave.
+
+    He et al., arXiv:1512.03385, without a ReLU after the addition (Gross and Wilber).
     """
 
     def __init__(self, layers, crop=0):
         raise NotImplementedError("not yet written")
 
-    def forward(self, x, training):
+    def forward(self, x, training=False):
         raise NotImplementedError("not yet written")
 
     def backward(self, dy):

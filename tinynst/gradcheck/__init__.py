@@ -1,7 +1,8 @@
-"""The gradient checker, as a library (`gradcheck`) and as a command (`tinynst gradcheck`, `main`)."""
+"""The gradient checker, as a library (`gradcheck`, and `check` for an exercise) and as a command (`main`)."""
 
-from .check import gradcheck
 from .command import main
+from .compare import gradcheck
+from .grade import check
 from .report import Diagnosis, InputResult, Report
 
-__all__ = ["Diagnosis", "InputResult", "Report", "gradcheck", "main"]
+__all__ = ["Diagnosis", "InputResult", "Report", "check", "gradcheck", "main"]
