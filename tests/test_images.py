@@ -170,7 +170,7 @@ ZERO = b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b
         ("missing.jpg", None, "no such file"),
         (".", None, "folder"),
         ("empty.jpg", b"", "empty"),
-        ("text.jpg", b"no image at all\n" * 100, "not an image"),
+        ("text.jpg", b"no image at all\n" * 100, "no image that can be read"),
         ("cut.jpg", "half", "damaged or cut short"),
         ("cut.png", "half", "damaged or cut short"),
         ("claim.png", png(HUGE, (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")), "too large"),

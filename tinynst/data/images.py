@@ -140,7 +140,7 @@ def _reason(path, error):
     if isinstance(error, UnidentifiedImageError):
         if is_file and os.path.getsize(path) == 0:
             return "the file is empty (0 bytes)"
-        return "not an image, or one of zero pixels: use JPEG, PNG, WebP, TIFF, BMP or GIF"
+        return "no image that can be read, or one of zero pixels: use JPEG, PNG, WebP, TIFF, BMP or GIF"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large (more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels): shrink it"
     if isinstance(error, MemoryError):

@@ -12,10 +12,10 @@ from ..data.photos import warn
 from ..errors import UserError
 
 FORMATS = (
-    "JPEG, PNG, WebP, TIFF and BMP keep their format, all others become PNG; results have 8 bits a channel. An "
-    "animation gives its first frame, and a photo is turned upright by its EXIF orientation. No input is ever "
-    "overwritten; an older result of the same name is. An image that cannot be read is reported and passed over; "
-    "the exit status is then 1."
+    "JPEG, PNG, WebP, TIFF and BMP keep their format, all others become PNG; results have 8 bits a channel. "
+    "An animation gives its first frame, and a photo is turned upright by its EXIF orientation. No input is "
+    "ever overwritten; an older result of the same name is. An image that cannot be read is reported and "
+    "passed over; the exit status is then 1."
 )
 
 
@@ -29,8 +29,9 @@ def add_options(parser):
         help="photos; of a folder all images, in folders below too",
     )
     where = (
-        "where results go. One image: a file, whose suffix is the format, or a folder (one that exists, ends in "
-        "/ or has no suffix). Several, or a folder: a folder, in which folders below the one given are kept"
+        "where results go. One image: a file, whose suffix is the format, or a folder (one that exists, ends"
+        " in / or has no suffix). Several, or a folder: a folder, in which folders below the one given are "
+        "kept"
     )
     add("-o", "--out", metavar="OUT", required=True, help=where)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")

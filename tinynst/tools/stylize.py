@@ -110,8 +110,9 @@ def _parser():
     absent = {"nargs": 0, "default": argparse.SUPPRESS}
     add("--list-styles", action=_ListStyles, help="show the styles that ship, and exit", **absent)
     size = (
-        "first shrink images with a longer side over N pixels to N; smaller ones stay as they are. "
-        "Saves time and memory (about 0.5 GB for each megapixel), and makes brush strokes larger relative to the picture"
+        "first shrink images with a longer side over N pixels to N; smaller ones stay as they are. Saves "
+        "time and memory (about 0.5 GB for each megapixel), and makes brush strokes larger relative to the "
+        "picture"
     )
     add("--size", type=int, metavar="N", help=size)
     add("--enlarge", action="store_true", help="with --size: enlarge smaller images to N, too")
