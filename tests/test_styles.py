@@ -58,11 +58,8 @@ def refused(call, *arguments):
 
 def test_a_record_says_what_is_known_of_the_painting(tmp_path):
     record = styles.record(STYLES / "night_cafe.jpg", OBJECTIVE)
-    assert (record["name"], record["painting"], record["objective"]) == (
-        "night_cafe",
-        "night_cafe.jpg",
-        OBJECTIVE,
-    )
+    expected = {"name": "night_cafe", "painting": "night_cafe.jpg", "objective": OBJECTIVE}
+    assert {name: record[name] for name in expected} == expected
     assert record["title"] == "The Night Cafe, 1888" and record["painter"].startswith("Vincent van Gogh")
     assert "Debian" in record["source"]
     images.save(tmp_path / "mine.png", np.zeros((20, 20, 3)))

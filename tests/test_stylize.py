@@ -455,7 +455,7 @@ def test_bad_images_among_others(photos, here, net, command):
     Path("photos/sub/aa.jpg").write_text("no image at all")
     status, out, err = command("photos", "-o", "out")
     assert status == 1 and err.startswith("warning: ") and str(Path("photos/sub/aa.jpg")) in err
-    last = "3 images styled, 1 could not be (the warnings above say why); results are in out"
+    last = "3 images styled, 1 could not be (see the warnings above); results are in out"
     assert err.count("\n") == 1 and out.splitlines()[-1] == last
     assert sorted(tree(here / "out")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
     Path("b.png").write_text("nor this")

@@ -38,12 +38,19 @@ def message_of(call, *arguments):
     return str(error.value)
 
 
-def run(capsys, *arguments):
-    """The command as it is run: (exit status, standard output, standard error)."""
-    with pytest.raises(SystemExit) as end:
-        cli.run(tool.main, "weights", [str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return end.value.code, captured.out, captured.err
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """The command as it is run, in an empty folder: what it printed, or its one line of error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.run(tool.main, "weights", [str(argument) for argument in arguments])
+        out, error = capsys.readouterr()
+        assert end.value.code == 0 or (end.value.code, out, error.count("\n")) == (2, "", 1)
+        return out if end.value.code == 0 else error
+
+    return run
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -64,9 +71,8 @@ def test_round_trip_is_exact(tmp_path):
 
 
 def test_half_rounds_kernels_and_keeps_vectors(tmp_path):
-    arrays = example() | {
-        "norm.running_var": np.array([3e5, 1e-9], np.float32)
-    }  # neither number is in float16's range
+    outside = np.array([3e5, 1e-9], np.float32)  # of the range of float16
+    arrays = example() | {"norm.running_var": outside}
     weights.save(tmp_path / "a.h5", arrays, ABOUT, half=True)
     loaded, _ = weights.load(tmp_path / "a.h5")
     for name, array in arrays.items():
@@ -125,11 +131,7 @@ def test_truncated_and_damaged(tmp_path):
     path.write_bytes(content[:-10])
     assert "cut short" in message_of(weights.load, path)
     inside = chunk.byte_offset + chunk.size // 2
-    path.write_bytes(
-        content[:inside]
-        + bytes(byte ^ 255 for byte in content[inside : inside + 20])
-        + content[inside + 20 :]
-    )
+    path.write_bytes(content[:inside] + bytes(20) + content[inside + 20 :])
     assert "is damaged" in message_of(weights.load, path)
 
 
@@ -241,9 +243,8 @@ def test_read_vgg16_names_the_layer_that_is_wrong(tmp_path, narrow):
                 edit(file)
         return message_of(weights.read_vgg16, tmp_path / "keras.h5")
 
-    assert "has no layer conv4_2 (block4_conv2" in message(
-        {n: layer for n, layer in narrow.items() if n != "conv4_2"}
-    )
+    less = {n: layer for n, layer in narrow.items() if n != "conv4_2"}
+    assert "has no layer conv4_2 (block4_conv2" in message(less)
     w, b = narrow["conv3_1"]
     theano = narrow | {"conv3_1": (w.transpose(3, 2, 0, 1), b)}
     assert "kernel of layer conv3_1 has shape (5, 3, 3, 3), not (3, 3, 3, 5)" in message(theano)
@@ -308,93 +309,63 @@ def test_the_vgg16_that_ships():
     for w, b in layers.values():
         assert np.isfinite(w).all() and np.isfinite(b).all()
         kernels = np.abs(w).max(axis=(0, 1, 2))
-        assert (
-            kernels.min() > 0.01
-        )  # none is lost, nor so small that float16 has few digits left (below 6e-5)
+        assert kernels.min() > 0.01  # none is lost; float16 has few digits left below 6e-5
         assert kernels.max() < 1
     assert weights.find("vgg16", "vgg16") == weights.SHIPPED / "vgg16.h5"
     assert "Simonyan" in weights.read_about(weights.SHIPPED / "vgg16.h5")["credit"]
 
 
-def test_list(capsys, tmp_path, monkeypatch):
+def test_list(run, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
-    status, out, error = run(capsys, "list")
-    assert (status, out) == (2, "") and "no weights ship" in error and error.count("\n") == 1
-    weights.save(tmp_path / "waves.h5", example(), ABOUT)
-    weights.save(tmp_path / "x4.h5", example(), {"kind": "superres", "factor": 4, "settings": {"width": 8}})
-    status, out, _ = run(capsys, "list")
-    lines = out.splitlines()
-    assert status == 0 and len(lines) == 2
-    assert lines[0].split(maxsplit=4) == ["waves", "style", "0.0", "MB", "thick brush strokes"]
-    assert lines[1].split(maxsplit=4) == ["x4", "superres", "0.0", "MB", "factor 4"]
+    assert "no weights ship" in run("list")
+    weights.save("waves.h5", example(), ABOUT)
+    weights.save("x4.h5", example(), {"kind": "superres", "factor": 4, "settings": {"width": 8}})
+    lines = [line.split(maxsplit=4) for line in run("list").splitlines()]
+    assert lines[0] == ["waves", "style", "0.0", "MB", "thick brush strokes"]
+    assert lines[1] == ["x4", "superres", "0.0", "MB", "factor 4"] and len(lines) == 2
 
 
-def test_show_prints_all_that_is_recorded(capsys, tmp_path):
-    weights.save(tmp_path / "a.h5", example(), ABOUT, half=True)
-    status, out, _ = run(capsys, "show", tmp_path / "a.h5")
-    assert status == 0
-    printed = [line.split() for line in out.splitlines()]
-    for line in (
-        "kind style",
-        "style image Münch.jpg",
-        "iterations 400",
-        "norm instance",
-        f"content {1 / 3}",
-        "thumbnail none",
-        f"parameters {180 + 270 + 5}",
-        "conv10.w 3 x 3 x 4 x 5 float16",
-        "norm.gamma 5 float32",
-    ):
-        assert line.split() in printed
-
-
-def test_show_writes_the_thumbnail(capsys, tmp_path):
+def test_show(run):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=picture)
-    weights.save(tmp_path / "none.h5", example(), ABOUT)
-    status, out, _ = run(capsys, "show", tmp_path / "a.h5", "--thumbnail", tmp_path / "out.png")
-    assert status == 0 and "7 x 5 pixels" in out
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), picture)
-    status, _, error = run(capsys, "show", tmp_path / "none.h5", "--thumbnail", tmp_path / "no.png")
-    assert status == 2 and "holds no thumbnail" in error
-    before = (tmp_path / "a.h5").read_bytes()
-    status, _, error = run(capsys, "show", tmp_path / "a.h5", "--thumbnail", tmp_path / "a.h5")
-    assert status == 2 and "must end in .png" in error
-    assert (tmp_path / "a.h5").read_bytes() == before
-
-
-def test_convert_style_weights(capsys, tmp_path):
-    picture = np.full((4, 4, 3), 7, np.uint8)
-    weights.save(tmp_path / "a.h5", example(), ABOUT, thumbnail=picture)
-    status, out, _ = run(capsys, "convert", tmp_path / "a.h5", tmp_path / "same.h5")
-    assert status == 0 and "same.h5" in out
-    assert (tmp_path / "same.h5").read_bytes() == (tmp_path / "a.h5").read_bytes()
-    assert run(capsys, "convert", tmp_path / "a.h5", tmp_path / "half.h5", "--half")[0] == 0
-    arrays, about = weights.load(tmp_path / "half.h5")
-    assert about == ABOUT
-    assert np.array_equal(arrays["conv2.w"], example()["conv2.w"].astype(np.float16))
-    assert np.array_equal(weights.read_thumbnail(tmp_path / "half.h5"), picture)
-
-
-def test_convert_never_overwrites_its_input(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    weights.save("a.h5", example(), ABOUT)
-    Path("link.h5").symlink_to("a.h5")
+    weights.save("none.h5", example(), ABOUT, half=True)
+    weights.save("a.h5", example(), ABOUT, thumbnail=picture)
+    printed = [line.split() for line in run("show", "none.h5").splitlines()]
+    facts = ("kind style", "style image Münch.jpg", "iterations 400", "norm instance", f"content {1 / 3}")
+    arrays = ("thumbnail none", "parameters 455", "conv10.w 3 x 3 x 4 x 5 float16", "norm.gamma 5 float32")
+    assert all(line.split() in printed for line in facts + arrays)
+    assert "7 x 5 pixels" in run("show", "a.h5", "--thumbnail", "out.png")
+    assert np.array_equal(np.asarray(Image.open("out.png")), picture)
     before = Path("a.h5").read_bytes()
-    for target in ("a.h5", tmp_path / "a.h5", "link.h5"):
-        status, _, error = run(capsys, "convert", "a.h5", target, "--half")
-        assert status == 2 and "would overwrite" in error
+    assert "holds no thumbnail" in run("show", "none.h5", "--thumbnail", "no.png")
+    assert "must end in .png" in run("show", "a.h5", "--thumbnail", "a.h5")
+    assert Path("a.h5").read_bytes() == before
+    shown = run("show", "vgg16")
+    assert all(text in shown for text in ("parameters           14,714,688", "25.9 MB", "CC BY 4.0"))
+
+
+def test_convert(run, tmp_path):
+    picture = np.full((4, 4, 3), 7, np.uint8)
+    weights.save("a.h5", example(), ABOUT, thumbnail=picture)
+    Path("link.h5").symlink_to("a.h5")
+    Path("text.h5").write_text("hello")
+    before = Path("a.h5").read_bytes()
+    for source, target, why in (
+        ("a.h5", "a.h5", "would overwrite"),
+        ("a.h5", tmp_path / "a.h5", "would overwrite"),
+        ("a.h5", "link.h5", "would overwrite"),
+        ("text.h5", "out.h5", "not an HDF5 file"),
+        ("none.h5", "out.h5", "does not exist"),
+        ("text.h5", tmp_path, "is a folder"),
+    ):
+        assert why in run("convert", source, target, "--half")
     assert Path("a.h5").read_bytes() == before and Path("link.h5").is_symlink()
-
-
-def test_convert_leaves_nothing_behind_when_it_fails(capsys, tmp_path):
-    (tmp_path / "text.h5").write_text("hello")
-    for source, why in (("text.h5", "not an HDF5 file"), ("none.h5", "does not exist")):
-        status, out, error = run(capsys, "convert", tmp_path / source, tmp_path / "out.h5")
-        assert (status, out) == (2, "") and why in error and error.count("\n") == 1
-    status, _, error = run(capsys, "convert", tmp_path / "text.h5", tmp_path)
-    assert status == 2 and "is a folder" in error
-    assert [file.name for file in tmp_path.iterdir()] == ["text.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "link.h5", "text.h5"]
+    assert "same.h5" in run("convert", "a.h5", "same.h5")
+    assert Path("same.h5").read_bytes() == before
+    run("convert", "a.h5", "half.h5", "--half")
+    arrays, about = weights.load("half.h5")
+    assert about == ABOUT and np.array_equal(weights.read_thumbnail("half.h5"), picture)
+    assert np.array_equal(arrays["conv2.w"], example()["conv2.w"].astype(np.float16))
 
 
 @pytest.mark.parametrize("name", weights.shipped(None))
@@ -408,47 +379,31 @@ def test_each_net_that_ships_has_a_card(name):
         assert (weights.SHIPPED / re.search(r"!\[[^]]*\]\((.+?)\)", card)[1]).is_file()
 
 
-def test_blend_is_the_net_between(capsys, tmp_path):
+def test_blend_is_the_net_between(run):
     first, second = example(), {name: array + 1 for name, array in example().items()}
-    weights.save(
-        tmp_path / "a.h5", first, {"kind": "superres", "summary": "pixels", "settings": {"width": 8}}
-    )
     picture = np.full((2, 3, 3), 9, np.uint8)
-    weights.save(
-        tmp_path / "b.h5",
-        second,
-        {"kind": "superres", "summary": "features", "loss": "feature"},
-        thumbnail=picture,
-    )
+    weights.save("a.h5", first, {"kind": "superres", "summary": "pixels", "settings": {"width": 8}})
+    about = {"kind": "superres", "summary": "features", "loss": "feature"}
+    weights.save("b.h5", second, about, thumbnail=picture)
     for share, options in ((0.7, ()), (0.25, ("--share", "0.25")), (0.0, ("--share", "0"))):
-        out = tmp_path / f"{share}.h5"
-        assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "b.h5", out, *options)[0] == 0
-        arrays, about = weights.load(out)
-        assert about["kind"] == "superres" and about["loss"] == "feature" and about["blend"]["share"] == share
-        assert (
-            about["blend"]["first"]["settings"] == {"width": 8}
-            and f"features, {share:.0%}" in about["summary"]
-        )
-        for name, array in arrays.items():
-            assert np.abs(array - first[name] - share).max() < 1e-6
-        assert np.array_equal(weights.read_thumbnail(out), picture)
+        assert "wrote out.h5" in run("blend", "a.h5", "b.h5", "out.h5", *options)
+        arrays, about = weights.load("out.h5")
+        assert about["kind"] == "superres" and about["loss"] == "feature"
+        assert about["blend"]["share"] == share and about["blend"]["first"]["settings"] == {"width": 8}
+        assert f"features, {share:.0%}" in about["summary"]
+        assert all(np.abs(array - first[name] - share).max() < 1e-6 for name, array in arrays.items())
+        assert np.array_equal(weights.read_thumbnail("out.h5"), picture)
 
 
-def test_blend_refuses_what_does_not_fit(capsys, tmp_path):
-    weights.save(tmp_path / "a.h5", example(), ABOUT)
-    weights.save(tmp_path / "kind.h5", example(), {"kind": "superres"})
-    weights.save(tmp_path / "name.h5", {"other": np.ones(3)}, ABOUT)
-    weights.save(tmp_path / "shape.h5", {**example(), "norm.gamma": np.ones(6, np.float32)}, ABOUT)
-    before = (tmp_path / "a.h5").read_bytes()
+def test_blend_refuses_what_does_not_fit(run):
+    weights.save("a.h5", example(), ABOUT)
+    weights.save("kind.h5", example(), {"kind": "superres"})
+    weights.save("name.h5", {"other": np.ones(3)}, ABOUT)
+    weights.save("shape.h5", {**example(), "norm.gamma": np.ones(6, np.float32)}, ABOUT)
+    before = Path("a.h5").read_bytes()
     for second in ("kind", "name", "shape"):
-        status, _, error = run(
-            capsys, "blend", tmp_path / "a.h5", tmp_path / f"{second}.h5", tmp_path / "out.h5"
-        )
-        assert status == 2 and "not weights of the same net" in error and error.count("\n") == 1
+        assert "not weights of the same net" in run("blend", "a.h5", f"{second}.h5", "out.h5")
     for share in ("-0.1", "1.5", "nan"):
-        status, _, error = run(
-            capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "out.h5", f"--share={share}"
-        )
-        assert status == 2 and "--share" in error
-    assert run(capsys, "blend", tmp_path / "a.h5", tmp_path / "a.h5", tmp_path / "a.h5")[0] == 2
-    assert not (tmp_path / "out.h5").exists() and (tmp_path / "a.h5").read_bytes() == before
+        assert "--share" in run("blend", "a.h5", "a.h5", "out.h5", f"--share={share}")
+    assert "would overwrite" in run("blend", "a.h5", "a.h5", "a.h5")
+    assert not Path("out.h5").exists() and Path("a.h5").read_bytes() == before

@@ -5,9 +5,7 @@ from .data.photos import pack
 
 
 def main(arguments=None):
-    parser = Parser(
-        prog="tinynst dataset", description="Pack a folder of photos into one HDF5 file to train from."
-    )
+    parser = Parser(prog="tinynst dataset", description="Pack photos into one HDF5 file to train from.")
     parser.add_argument("folder", metavar="FOLDER", help="photos, in folders below it too")
     parser.add_argument("out", metavar="OUT.h5", help="the file to write")
     parser.add_argument("--side", type=int, default=288, help="shrink photos to this short side, in pixels")

@@ -54,9 +54,7 @@ def check_folder(path):
     if not existing.is_dir():
         raise UserError(f"{existing} is a file; it should be a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            f"{existing} may not be written into: choose another folder, or change its permissions"
-        )
+        raise UserError(f"{existing} may not be written into: choose another, or change its permissions")
     return path
 
 

@@ -39,9 +39,7 @@ def open_rgb(path, size=None, side="short", enlarge=True):
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     with _naming(path), Image.open(path) as file:
-        if (
-            size is not None
-        ):  # a JPEG can be decoded at 1/2, 1/4 or 1/8: fast, and still at least twice too large
+        if size is not None:  # a JPEG is decoded at 1/2, 1/4 or 1/8, but at least twice as large as needed
             file.draft(None, _scaled(file.size, 2 * size, side))
         image = _to_rgb(_upright(file))
     if size is None:
@@ -229,9 +227,7 @@ def preserve_color(stylised, content):
     """
     stylised, content = np.asarray(stylised, np.float32), np.asarray(content, np.float32)
     if stylised.shape != content.shape or stylised.shape[-1:] != (3,):
-        raise ValueError(
-            f"preserve_color needs two (H, W, 3) of one size, not {stylised.shape} and {content.shape}"
-        )
+        raise ValueError(f"two (H, W, 3) of one size are needed, not {stylised.shape} and {content.shape}")
     difference = stylised @ LUMA - content @ LUMA
     return np.clip(content + difference[..., None], 0, 255)
 

@@ -61,9 +61,7 @@ class Folder:
                 except UserError as error:
                     self._bad.add(k)
                     self.report(f"photo skipped: {error}")
-        raise UserError(
-            f"{self.path}: none of the {len(self)} photos can be read (the warnings above say why)"
-        )
+        raise UserError(f"{self.path}: none of the {len(self)} photos can be read (see the warnings above)")
 
 
 class Packed:
@@ -93,9 +91,8 @@ class Packed:
         i = range(len(self))[i]
         start = self._ends[i - 1] if i else 0
         try:
-            return np.asarray(
-                images.open_rgb(io.BytesIO(self._file["jpeg"][start : self._ends[i]].tobytes()))
-            )
+            jpeg = self._file["jpeg"][start : self._ends[i]].tobytes()
+            return np.asarray(images.open_rgb(io.BytesIO(jpeg)))
         except (UserError, OSError) as error:
             raise UserError(f"{self.path}: damaged, photo {i} cannot be read; {HOW_TO_PACK}") from error
 
@@ -155,10 +152,8 @@ class Batches:
 
     def __init__(self, dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
         if min(batch, size, ahead) < 1 or min(seed, start) < 0:
-            given = f"{batch}, {size}, {ahead}, {seed} and {start}"
-            raise ValueError(
-                f"batch, size and ahead must be at least 1, seed and start at least 0, not {given}"
-            )
+            rule = "batch, size and ahead must be at least 1, seed and start at least 0"
+            raise ValueError(f"{rule}, not {batch}, {size}, {ahead}, {seed} and {start}")
         # The jobs hold no reference to self, so that self can be collected while they wait.
         self._load = functools.partial(_batch, dataset, batch, size, seed, scale)
         # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
@@ -235,20 +230,14 @@ def pack(folder, out, side=288, report=warn):
                 except UserError as error:
                     report(f"photo skipped: {error}")
                     continue
-                if (
-                    shutil.disk_usage(temporary.parent).free < len(data) + ROOM
-                ):  # HDF5 would crash on a full disk
-                    raise UserError(
-                        f"{out}: no room left on the disk after {len(ends)} photos; it is not written"
-                    )
+                if shutil.disk_usage(temporary.parent).free < len(data) + ROOM:  # HDF5 would crash
+                    raise UserError(f"{out}: no room on the disk after {len(ends)} photos; it is not written")
                 start = len(jpeg)
                 jpeg.resize((start + len(data),))
                 jpeg[start:] = np.frombuffer(data, np.uint8)
                 ends.append(len(jpeg))
             if not ends:
-                raise UserError(
-                    f"{folder}: none of the {len(files)} photos can be read; {out} is not written"
-                )
+                raise UserError(f"{folder}: none of the {len(files)} photos can be read; nothing is written")
             file["ends"] = np.array(ends, np.int64)
             source = folder.resolve().name
             file.attrs.update(format=FORMAT, version=VERSION, count=len(ends), source=source, side=side)

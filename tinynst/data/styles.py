@@ -50,10 +50,10 @@ def objective(settings):
 
 def style_objective(vgg, painting, objective):
     """The StyleObjective of a record's `objective` for a painting (1, H, W, 3)."""
-    content, style = (
-        layer_weights(objective[f"{k}_layers"], objective[f"{k}_weights"], k) for k in ("content", "style")
-    )
-    return StyleObjective(vgg, painting, content, style, objective["tv_weight"])
+    o = objective
+    content = layer_weights(o["content_layers"], o["content_weights"], "content")
+    style = layer_weights(o["style_layers"], o["style_weights"], "style")
+    return StyleObjective(vgg, painting, content, style, o["tv_weight"])
 
 
 def record(painting, objective):
@@ -160,9 +160,7 @@ def resolve(text):
         return gallery, _mixture(text, known)
     is_file = text.endswith(".h5") or Path(text).exists() or text in weights.shipped(None)
     if known and not is_file:
-        _mixture(
-            text, (*known, *weights.shipped("style"))
-        )  # raises UserError, naming the word that is unknown
+        _mixture(text, (*known, *weights.shipped("style")))  # raises, naming the unknown word
     return weights.find(text), None
 
 
@@ -174,7 +172,7 @@ def _mixture(text, known):
         if name not in known:
             choice = ", ".join(known) or "none: it holds one style only"
             raise UserError(
-                f"there are no style weights called '{name}': choose from {choice}, or give a .h5 file"
+                f"there are no style weights called '{name}': choose from {choice}, or a .h5 file"
             )
         try:
             mix[name] = mix.get(name, 0.0) + (float(share) if share else 1.0)

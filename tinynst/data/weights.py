@@ -22,13 +22,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "shipped" / "weights"
 SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "weights"  # the latter in a checkout
 
-VGG16_CHANNELS = (
-    (64, 64),
-    (128, 128),
-    (256, 256, 256),
-    (512, 512, 512),
-    (512, 512, 512),
-)  # by block, by layer
+VGG16_CHANNELS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)  # by block, by layer
 
 
 def save(path, arrays, about, half=False, thumbnail=None):
@@ -43,9 +37,7 @@ def save(path, arrays, about, half=False, thumbnail=None):
     Raises ValueError for a wrong argument, UserError for numbers that float16 cannot hold.
     """
     if not isinstance(about.get("kind"), str):
-        raise ValueError(
-            f'about["kind"] must say what the weights are, as "style"; got {about.get("kind")!r}'
-        )
+        raise ValueError(f'about["kind"] must be a text such as "style"; got {about.get("kind")!r}')
     if thumbnail is not None and (thumbnail.dtype != np.uint8 or thumbnail.shape[2:] != (3,)):
         raise ValueError(f"thumbnail must be (H, W, 3) uint8, got {thumbnail.shape} {thumbnail.dtype}")
     with create_hdf5(path) as file:
@@ -72,9 +64,7 @@ def _stored(arrays, half):
                 small = stored[name] = array.astype(np.float16)
             kernel = tuple(range(array.ndim - 1))  # all axes of one kernel; the last axis numbers the kernels
             if not np.array_equal(np.isfinite(small), np.isfinite(array)):
-                raise UserError(
-                    f"{name} has numbers beyond float16's 65504: store these weights without --half"
-                )
+                raise UserError(f"{name} has numbers beyond float16's 65504: store it without --half")
             if np.any(array.any(kernel) & ~small.any(kernel)):
                 raise UserError(f"{name} has a kernel that float16 rounds to zeros: store it without --half")
     return stored
@@ -105,9 +95,7 @@ def load_net(name_or_path, kind, make, options, later=()):
         names = ", ".join(options)
         raise UserError(f"{path} does not record all of its net's settings ({names}): train this net again")
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UserError(
-            f"{path} holds numbers that are not finite: training diverged, or the file is damaged"
-        )
+        raise UserError(f"{path} holds numbers that are not finite: training diverged, or it is damaged")
     try:
         net = make(**{name: settings[name] for name in (*options, *later) if name in settings})
         net.load(arrays)
@@ -177,9 +165,7 @@ def read_vgg16(path=None):
     file, naming the layer that is missing or has the wrong shape.
     """
     path = SHIPPED / "vgg16.h5" if path is None else Path(path)
-    expected = (
-        "a VGG-16 file: vgg16.h5 of tinynst's, or Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    )
+    expected = "a VGG-16 file: our vgg16.h5, or Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     layers = {}
     with open_hdf5(path, expected) as file:
         groups = keras_groups(file)

@@ -22,16 +22,11 @@ FORMATS = (
 def add_options(parser):
     """The options that both commands have."""
     add = parser.add_argument
-    add(
-        "images",
-        nargs="+",
-        metavar="IMAGE|FOLDER",
-        help="photos; of a folder all images, in folders below too",
-    )
+    photos = "photos; of a folder all images, in folders below too"
+    add("images", nargs="+", metavar="IMAGE|FOLDER", help=photos)
     where = (
-        "where results go. One image: a file, whose suffix is the format, or a folder (one that exists, ends"
-        " in / or has no suffix). Several, or a folder: a folder, in which folders below the one given are "
-        "kept"
+        "where results go. One image: a file, whose suffix is the format, or a folder (it exists, ends in / "
+        "or has no suffix). Several, or a folder: a folder, in which folders below the one given are kept"
     )
     add("-o", "--out", metavar="OUT", required=True, help=where)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")
@@ -44,22 +39,17 @@ def plan(inputs, out):
     two inputs.
     """
     if not (out and all(inputs)):
-        raise UserError(
-            "an empty name was given for an image or for -o: name a file or folder (. is this one)"
-        )
+        raise UserError("an empty name was given for an image or -o: name a file or folder (. is this one)")
     folder = Path(out) if _is_folder(out, len(inputs) > 1 or Path(inputs[0]).is_dir()) else None
     named = [pair for path in inputs for pair in _named(Path(path), folder)]
-    targets = (
-        [folder / name for name in _output_names([name for _, name in named])] if folder else [Path(out)]
-    )
+    names = _output_names([name for _, name in named])
+    targets = [folder / name for name in names] if folder else [Path(out)]
     jobs = {}
     for (source, _), target in zip(named, targets, strict=True):
         place = os.path.normcase(os.path.realpath(target.parent)), os.path.normcase(target.name)
         first, _ = jobs.setdefault(place, (source, target))  # an image given twice is one job
         if first != source and not os.path.samefile(first, source):
-            raise UserError(
-                f"{first} and {source} would both become {target}: give them in two runs, with two -o"
-            )
+            raise UserError(f"{first} and {source} would both become {target}: use two runs, with two -o")
     jobs = list(jobs.values())
     for parent in {target.parent for _, target in jobs}:
         check_folder(parent)
@@ -100,9 +90,7 @@ def _named(path, out):
         results = [source for source in sources if source.parent.resolve().is_relative_to(out.resolve())]
         sources = [source for source in sources if source not in results]
         if not sources:
-            raise UserError(
-                f"{path} holds no image but those in {out}, where results go: name {out} to use these"
-            )
+            raise UserError(f"{path} holds no image but those in {out}, where results go: name that folder")
         if results:
             warn(f"passed over {len(results)} images in {out}, where the results go")
     return [(source, source.relative_to(path)) for source in sources]
@@ -139,7 +127,7 @@ def work(jobs, make, doing, done, out):
             if progress.disable:
                 print(f"{source} -> {target}", flush=True)
     if failed == len(jobs):
-        raise UserError(f"none of the {failed} images could be {done} (the warnings above say why)")
-    left_out = f", {failed} could not be (the warnings above say why)" if failed else ""
+        raise UserError(f"none of the {failed} images could be {done} (see the warnings above)")
+    left_out = f", {failed} could not be (see the warnings above)" if failed else ""
     print(f"{len(jobs) - failed} images {done}{left_out}; results are in {out}", flush=True)
     return 1 if failed else 0

@@ -32,17 +32,15 @@ def show(*pictures, columns=None, **titled):
             self.savefig(data, format="png", bbox_inches="tight")
             display(Image(data.getvalue()))
 
-    cells = [(Path(p).name if isinstance(p, str | os.PathLike) else "", p) for p in pictures] + list(
-        titled.items()
-    )
+    names = [Path(each).name if isinstance(each, str | os.PathLike) else "" for each in pictures]
+    cells = [*zip(names, pictures, strict=True), *titled.items()]
     if not cells:
         raise ValueError("show needs at least one picture")
     columns = columns or min(4, len(cells))
     rows = -(-len(cells) // columns)
     figure = plt.figure(FigureClass=Shown, figsize=(4 * columns, 4 * rows), layout="constrained")
-    for axes, (title, picture) in zip(
-        figure.subplots(rows, columns, squeeze=False).flat, cells, strict=False
-    ):
+    figure.subplots(rows, columns)
+    for axes, (title, picture) in zip(figure.axes, cells, strict=False):
         axes.imshow(_pixels(picture), cmap="gray", vmin=0, vmax=255)
         axes.set_title(title)
     for axes in figure.axes:

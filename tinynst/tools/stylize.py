@@ -111,8 +111,7 @@ def _parser():
     add("--list-styles", action=_ListStyles, help="show the styles that ship, and exit", **absent)
     size = (
         "first shrink images with a longer side over N pixels to N; smaller ones stay as they are. Saves "
-        "time and memory (about 0.5 GB for each megapixel), and makes brush strokes larger relative to the "
-        "picture"
+        "memory (about 0.5 GB for each megapixel) and time, and makes brush strokes larger"
     )
     add("--size", type=int, metavar="N", help=size)
     add("--enlarge", action="store_true", help="with --size: enlarge smaller images to N, too")

@@ -104,9 +104,7 @@ def _parser():
     add("--factor", type=int, choices=FACTORS, default=4, help="how many times larger on each side")
     loss = "sharp for the eye, or the least squared error"
     add("--loss", choices=("feature", "pixel"), default="feature", help=loss)
-    add(
-        "--weights", metavar="NAME|FILE.h5", help="other weights than those that ship for --factor and --loss"
-    )
+    add("--weights", metavar="NAME|FILE.h5", help="weights other than those for --factor and --loss")
     tile = "side of the squares of the result that are made at a time: less takes less memory"
     add("--tile", type=int, default=TILE, metavar="N", help=tile)
     match = "give the result the colours of the image, per channel (default: yes with --loss feature)"
@@ -125,10 +123,8 @@ def main(arguments=None):
     net, about = load_superres(name, device.select(options.device))
     for option in {"factor", "loss"} & explicit.keys():
         if explicit[option] != about.get(option):
-            contradiction = (
-                f"--{option} is {explicit[option]}, but {name} was trained with {about.get(option)}"
-            )
-            raise UserError(f"{contradiction}: leave it out")
+            trained = f"{name} was trained with {about.get(option)}"
+            raise UserError(f"--{option} is {explicit[option]}, but {trained}: leave it out")
     matched = (options.match_histogram or ("yes" if about.get("loss") == "feature" else "no")) == "yes"
     make = functools.partial(_enlarge_file, net, options.tile, matched)
     return apply.work(jobs, make, "enlarging", "enlarged", options.out)

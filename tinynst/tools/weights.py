@@ -129,25 +129,18 @@ def _parameters(path):
 
 def main(arguments=None):
     """The command `python -m tinynst.weights`; `arguments`: strings (None: those of the command line)."""
-    parser = Parser(
-        prog="tinynst weights",
-        description="List, show, convert and blend weights; extract one style of many.",
-    )
+    parser = Parser(prog="tinynst weights", description=__doc__.partition(": ")[2].capitalize())
     names = "list | show | convert | blend | extract"
     actions = parser.add_subparsers(dest="action", required=True, metavar=names)
     add = actions.add_parser("list", help="the weights that ship").add_argument
     add = actions.add_parser("show", help="all that weights record").add_argument
     add("weights", metavar="FILE|NAME", help="a .h5 file, or the name of weights that ship")
     add("--thumbnail", metavar="OUT.png", help="write the picture stored with the weights to this file")
-    add = actions.add_parser(
-        "convert", help="a VGG-16 file of Keras, or our own weights, to our format"
-    ).add_argument
+    add = actions.add_parser("convert", help="Keras's VGG-16, or our weights, to our format").add_argument
     add("source", metavar="IN.h5", help="the file to read")
     add("target", metavar="OUT.h5", help="the file to write; not the one that is read")
     add("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
-    add = actions.add_parser(
-        "blend", help="a net between two, one of which was trained on from the other"
-    ).add_argument
+    add = actions.add_parser("blend", help="a net between two related ones").add_argument
     add("first", metavar="A.h5", help="the net that was trained first")
     add("second", metavar="B.h5", help="the net that was trained on from it")
     add("target", metavar="OUT.h5", help="the file to write")
