@@ -9,7 +9,7 @@ SIGMA = 1.0  # the paper's Gaussian, in pixels of the high-resolution image
 
 def cut(image, factor):
     """`image` (H, W, ...) without the last rows and columns that `factor` does not divide, as standard tests
-    does. Raises ValueError where nothing would be left."""
+    do. Raises ValueError where nothing would be left."""
     height, width = (size - size % factor for size in image.shape[:2])
     if not height or not width:
         raise ValueError(f"{image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}")

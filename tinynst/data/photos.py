@@ -32,11 +32,12 @@ def warn(message):
 class Folder:
     """The photos in and below a folder, decoded on access: len(ds), and ds[i] -> (H, W, 3) uint8 RGB.
 
-    side: photos with a longer short side are shrunk to it (a large JPEG then decodes several times faster);
-    None: no
-        photo is. A photo that cannot be read is reported once through `report`, counted in `ds.skipped`, and
-        replaced by the next one that can be read, the same one in every run.
-    Raises UserError for a missing path, a folder without images, and if no photo can be read.
+    side: photos with a longer short side are shrunk to it, which also makes large JPEGs decode several times
+        faster (None: full size)
+
+    A photo that cannot be read is reported once through `report`, counted in `ds.skipped`, and replaced by
+    the next one that can be read, the same one in every run. Raises UserError for a missing path, a folder
+    without images, and if no photo can be read.
     """
 
     def __init__(self, path, side=None, report=warn):

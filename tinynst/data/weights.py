@@ -83,9 +83,8 @@ def load(path):
 def load_net(name_or_path, kind, make, options, later=()):
     """(net, about) of weights of this `kind`, "style" or "superres", given by a shipped name or a path.
 
-    make:    builds the net from its `options`, a tuple of names, whose values the weights record in their
-    settings
-    later:   names of newer options, which older weights do not record
+    make: builds the net from its `options`, a tuple of names, which the weights record in their settings
+    later: names of newer options, which older weights do not record
     Raises UserError, naming the file, if it is missing, of another kind, or does not fit the net.
     """
     path = find(name_or_path, kind)

@@ -39,12 +39,9 @@ def load_style(name_or_path, xp=np):
 def stylize(net, image, strength=1.0, preserve_color=False):
     """Paint `image` with a style net: an (H, W, 3) uint8 NumPy array.
 
-    image: a path, a Pillow image, or an array (H, W, 3), RGB, 0..255, float or uint8, NumPy or CuPy, of any
-    size
-    strength: from 0, the photo, to 1, the full style. A net that knows the photo as a style of its own is
-    asked for a
-        mixture of the two, so that brush strokes grow out of the photo; for other nets the two pictures are
-        blended
+    image: a path, a Pillow image, or an array (H, W, 3), RGB, 0..255, uint8 or float, NumPy or CuPy
+    strength: from 0, the photo, to 1, the full style. A net that has a row for the photo itself paints with a
+        mixture of the two rows, so brush strokes grow out of the photo; with other nets pictures are blended
     preserve_color: take only the brightness from the style, and the colours from the photo
 
     The net runs where its parameters are, on the whole image at once. Raises ValueError for another shape and

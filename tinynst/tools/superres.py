@@ -34,11 +34,9 @@ def load_superres(name_or_path, xp=np):
 def enlarge(net, image, tile=TILE, match_histogram=False):
     """Enlarge `image` with a super-resolution net: a (factor*H, factor*W, 3) uint8 NumPy array.
 
-    image: a path, a Pillow image, or an array (H, W, 3), RGB, 0..255, float or uint8, NumPy or CuPy, of any
-    size
+    image: a path, a Pillow image, or an array (H, W, 3), RGB, 0..255, uint8 or float, NumPy or CuPy
     tile: side of the squares of the result that are made at a time, in pixels: less takes less memory. There
-    are no seams:
-        each is made from all of the image that influences it
+        are no seams, because each is made from all pixels of the image that influence it
     match_histogram: give each channel of the result the image's distribution of values, as the paper does
 
     The net runs where its parameters are. Raises ValueError for another shape and for a tile of less than one
