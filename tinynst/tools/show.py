@@ -4,8 +4,6 @@ import io
 import os
 from pathlib import Path
 
-import numpy as np
-
 from ..data import images
 
 
@@ -50,6 +48,6 @@ def show(*pictures, columns=None, **titled):
 
 def _pixels(picture):
     """`picture` as uint8 (H, W, 3) or, for a grey array, (H, W)."""
-    if np.ndim(picture) == 2 and not isinstance(picture, str | os.PathLike):
+    if getattr(picture, "ndim", 3) == 2:
         return images.to_uint8(picture)
     return images.to_uint8(images.to_array(picture))
