@@ -7,6 +7,7 @@ from tinynst.data import images, styles, weights
 from tinynst.errors import UserError
 from tinynst.networks import style_net
 from tinynst.samples import STYLES
+from tinynst.tools import weights as tool
 from tinynst.tools.stylize import load_style, stylize
 
 SETTINGS = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
@@ -57,11 +58,8 @@ def refused(call, *arguments):
 
 def test_a_record_says_what_is_known_of_the_painting(tmp_path):
     record = styles.record(STYLES / "night_cafe.jpg", OBJECTIVE)
-    assert (record["name"], record["painting"], record["objective"]) == (
-        "night_cafe",
-        "night_cafe.jpg",
-        OBJECTIVE,
-    )
+    expected = {"name": "night_cafe", "painting": "night_cafe.jpg", "objective": OBJECTIVE}
+    assert {name: record[name] for name in expected} == expected
     assert record["title"] == "The Night Cafe, 1888" and record["painter"].startswith("Vincent van Gogh")
     assert "Debian" in record["source"]
     images.save(tmp_path / "mine.png", np.zeros((20, 20, 3)))
@@ -114,7 +112,7 @@ def test_a_loaded_mixture_is_what_the_net_paints(ships):
         "gallery": "waves",
     }.items():
         expected = net.forward(photo[None], style=style)[0].clip(0, 255)
-        assert np.abs(stylize(load_style(text), photo) - expected).max() < 0.05
+        assert np.abs(stylize(load_style(text), photo) - expected).max() < 0.55
     assert list(styles.shipped()) == ["waves", "dots", "identity", "candy"]
 
 
@@ -122,16 +120,16 @@ def test_strength_walks_from_the_identity_row_to_the_style(ships):
     net, _ = ships
     photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
     loaded = load_style("dots")
-    assert np.array_equal(stylize(loaded, photo, 0), photo)
+    assert np.array_equal(stylize(loaded, photo, 0), np.rint(photo))
     lost = photo - net.forward(photo[None], style="identity")[0]
     for strength in (0.25, 0.5, 1):
         expected = (
             net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0]
             + (1 - strength) * lost
         )
-        assert np.abs(stylize(loaded, photo, strength) - expected.clip(0, 255)).max() < 0.05
+        assert np.abs(stylize(loaded, photo, strength) - expected.clip(0, 255)).max() < 0.55
     steps = [
-        np.abs(stylize(loaded, photo, s) - stylize(loaded, photo, s + 0.01)).mean()
+        np.abs(stylize(loaded, photo, s).astype(int) - stylize(loaded, photo, s + 0.01)).mean()
         for s in (0, 0.3, 0.98, 0.99)
     ]
     assert max(steps) < 5  # no jump at either end
@@ -139,18 +137,18 @@ def test_strength_walks_from_the_identity_row_to_the_style(ships):
 
 def test_one_style_taken_out_of_many_paints_the_same(ships, capsys):
     net, folder = ships
-    weights.main(["extract", "gallery", "dots", str(folder / "dots.h5")])
+    tool.main(["extract", "gallery", "dots", str(folder / "dots.h5")])
     assert "wrote" in capsys.readouterr().out
     about = weights.read_about(folder / "dots.h5")
     assert [record["name"] for record in about["styles"]] == ["dots"] and styles.names(about) == ()
     photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
     expected = net.forward(photo[None], style="dots")[0].clip(0, 255)
-    assert np.abs(stylize(load_style(folder / "dots.h5"), photo) - expected).max() < 0.05
+    assert np.abs(stylize(load_style(folder / "dots.h5"), photo) - expected).max() < 0.55
     assert "no style 'stars'" in refused(styles.extract, "gallery", "stars", folder / "x.h5")
     assert "holds one style only" in refused(styles.extract, "candy", "candy", folder / "x.h5")
     own = folder / "ships" / "gallery.h5"
     before = own.read_bytes()
-    assert "file to read" in refused(styles.extract, own, "dots", own)
+    assert "would overwrite" in refused(styles.extract, own, "dots", own)
     assert own.read_bytes() == before and not (folder / "x.h5").exists()
 
 
@@ -172,7 +170,7 @@ def test_rows_are_put_together_anew():
 
 
 def test_show_names_each_style_and_prints_no_picture(ships, capsys):
-    weights.main(["show", "gallery"])
+    tool.main(["show", "gallery"])
     shown = capsys.readouterr().out
     for name in ("styles: waves", "styles: dots", "styles: identity", "Dots", "waves.jpg"):
         assert name in shown

@@ -23,7 +23,7 @@ def test_cut_takes_the_last_rows_and_columns():
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_bicubic_is_the_antialiased_mean_rounded(factor):
-    """By hand, in the middle of an image: Keys's kernel stretched by the factor, along columns and then along rows."""
+    """By hand, in the middle of an image: Keys's kernel, stretched by the factor, along columns and rows."""
     image = np.rint(photos(12 * factor, 12 * factor, 3)).astype(np.uint8)
     low = shrink(image, factor)
     assert low.shape == (12, 12, 3) and low.dtype == np.uint8

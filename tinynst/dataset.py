@@ -1,7 +1,18 @@
-"""Pack a folder of photos into one file: see data/photos.py."""
+"""The command `tinynst dataset`: pack a folder of photos into one file (see data/photos.py)."""
 
-from .cli import run
-from .data.photos import main
+from .cli import Parser, run
+from .data.photos import pack
+
+
+def main(arguments=None):
+    parser = Parser(prog="tinynst dataset", description="Pack photos into one HDF5 file to train from.")
+    parser.add_argument("folder", metavar="FOLDER", help="photos, in folders below it too")
+    parser.add_argument("out", metavar="OUT.h5", help="the file to write")
+    parser.add_argument("--side", type=int, default=288, help="shrink photos to this short side, in pixels")
+    s = parser.parse_args(arguments)
+    done = pack(s.folder, s.out, s.side)
+    print(f"{s.out}: {done.packed} photos packed, {done.skipped} skipped, {done.bytes / 1e6:.1f} MB")
+
 
 if __name__ == "__main__":
     run(main, "dataset")

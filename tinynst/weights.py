@@ -1,7 +1,7 @@
-"""List, show, convert and blend weights: see data/weights.py."""
+"""List, show, convert and blend weights: see tools/weights.py."""
 
 from .cli import run
-from .data.weights import main
+from .tools.weights import main
 
 if __name__ == "__main__":
     run(main, "weights")

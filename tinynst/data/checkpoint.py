@@ -2,7 +2,7 @@
 
 import json
 
-from .weights import check_header, create_hdf5, open_hdf5, read_arrays, write_arrays
+from .hdf5 import check_header, create_hdf5, open_hdf5, read_arrays, write_arrays
 
 FORMAT, VERSION = "tinynst checkpoint", 1
 _EXPECTED = "a checkpoint that a run of tinynst wrote; without --resume the run starts anew"

@@ -8,13 +8,11 @@ SIGMA = 1.0  # the paper's Gaussian, in pixels of the high-resolution image
 
 
 def cut(image, factor):
-    """`image` (H, W, ...) less the last rows and columns that `factor` does not divide, as the standard test does.
-    Raises ValueError where nothing would be left."""
+    """`image` (H, W, ...) without the last rows and columns that `factor` does not divide, as standard tests
+    do. Raises ValueError where nothing would be left."""
     height, width = (size - size % factor for size in image.shape[:2])
     if not height or not width:
-        raise ValueError(
-            f"an image of {image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}"
-        )
+        raise ValueError(f"{image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}")
     return image[:height, :width]
 
 
@@ -24,16 +22,14 @@ def shrink(image, factor, degradation="bicubic"):
     degradation: "bicubic", antialiased, on 8-bit RGB, as the standard test sets are shrunk
                  "paper", a Gaussian of sigma 1.0 before it, as the paper trained and tested
 
-    A camera's pixels are 8 bit, so the low image is rounded: a net trained on finer steps would see a noise it never met.
-    Raises ValueError for a wrong degradation and for a size that `factor` does not divide.
+    A camera's pixels are 8 bit, so the low image is rounded: a net trained on finer steps would see a noise
+    it never met. Raises ValueError for a wrong degradation and for a size that `factor` does not divide.
     """
     if degradation not in DEGRADATIONS:
         raise ValueError(f"degradation is {degradation!r}; choose from {', '.join(DEGRADATIONS)}")
     height, width = image.shape[:2]
     if height % factor or width % factor or not height or not width:
-        raise ValueError(
-            f"an image of {width}x{height} cannot be shrunk by {factor}: use cut(image, {factor})"
-        )
+        raise ValueError(f"{width}x{height} cannot be shrunk by {factor}: use cut(image, {factor})")
     if degradation == "paper":
         image = blur(image, SIGMA)
     picture = Image.fromarray(np.rint(image).clip(0, 255).astype(np.uint8))

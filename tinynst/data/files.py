@@ -1,8 +1,10 @@
-"""Results are written whole or not at all."""
+"""Files that a command writes: complete or not at all, never over one that it reads."""
 
 import contextlib
 import os
 from pathlib import Path
+
+from ..errors import UserError
 
 try:
     import fcntl
@@ -12,20 +14,19 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Yield a temporary path beside `path`; when the block ends well it takes `path`'s place at once.
+    """Yield a temporary path next to `path`. When the block succeeds, the file made there replaces `path`.
 
-    If the block raises, or the program is killed, what stood at `path` before is untouched. The temporary name keeps
-    the suffix (Pillow and h5py go by it) and holds the process id, so two programs do not meet.
+    If the block raises, or the program is killed, the old file at `path` is untouched. The temporary name
+    keeps the suffix, because Pillow and h5py read the format from it, and contains the process id, so two
+    programs do not collide.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
-            os.fsync(
-                file.fileno()
-            )  # on the disk before the name points at it: a power cut leaves the old file or the new
+        with open(temporary, "r+b") as file:  # Windows can only flush a file that is open for writing
+            os.fsync(file.fileno())  # flush before renaming: a power cut leaves the old file or the new one
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -33,11 +34,42 @@ def written_whole(path):
 
 @contextlib.contextmanager
 def only_run(folder):
-    """Hold `folder` for this process; raises BlockingIOError while another one holds it. The system lets go of it when the
-    process ends, however it ends. What killed runs left half written in the folder is removed. Not guarded on Windows."""
+    """Lock `folder` for this process; raises BlockingIOError while another process holds the lock.
+
+    The system releases the lock when the process ends, however it ends. Temporary files of killed runs are
+    removed. Windows has no such lock.
+    """
     with open(Path(folder) / ".lock", "w") as lock:
         if fcntl:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for left in Path(folder).rglob(".*.part*"):
             left.unlink()
         yield
+
+
+def check_folder(path):
+    """Return `path` as a Path if it is a writable folder, or can become one; raise UserError if not."""
+    path = Path(path)
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file; it should be a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} may not be written into: choose another, or change its permissions")
+    return path
+
+
+def check_file(path, suffixes=None, sources=()):
+    """Return `path` as a Path if a command that reads `sources` may write it; raise UserError if not.
+
+    suffixes: the endings allowed, (".png", ...); None: any. A command asks before its work, which may take
+    hours.
+    """
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{path}: the name of this file must end in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+    for source in map(Path, sources):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"{path} would overwrite {source}, which is an input: choose another output")
+    return path

@@ -1,8 +1,4 @@
-"""Enlarge photos 2, 4 or 8 times with a trained super-resolution net.
-
-`load_superres` and `enlarge` are the whole of it; the rest is the command. Large photos go through the net in tiles, so
-that memory does not grow with them.
-"""
+"""Enlarge photos 2, 4 or 8 times with a trained super-resolution net, large ones in tiles."""
 
 import functools
 
@@ -15,52 +11,45 @@ from ..data import images, weights
 from ..errors import UserError
 from ..networks import super_resolution_net
 from ..networks.transform import FACTORS
-from . import apply as jobs
+from . import apply
 
-SETTINGS = (
-    "factor",
-    "norm",
-    "upsample",
-    "residual",
-    "width",
-)  # what super_resolution_net must know to build the net
+SETTINGS = ("factor", "norm", "upsample", "residual", "width")  # what weights must record of their net
 
-# How far, in pixels of the small image, a pixel of the result can see: 4 for the first 9x9 convolution, 8 for eight of 3x3,
-# less than 2 for those that enlarge (1 + 1/2 + 1/4), at most 2 for the last 9x9, whose pixels are the result's.
+# The receptive field of a pixel of the result, in pixels of the small image to each side: 4 for the first 9x9
+# convolution, 8 for eight of 3x3, under 2 for those that enlarge (1 + 1/2 + 1/4), at most 2 for the last 9x9.
 REACH = 16
 TILE = 512
-
-
-# --- library ----------------------------------------------------------------------------------------------------------
 
 
 def load_superres(name_or_path, xp=np):
     """(net, about) of trained weights, on the device of `xp`: a name that ships, or the path of a .h5 file.
 
-    Raises UserError, naming the file, where there is none, where it holds anything but a super-resolution net, and where its
-    settings or arrays do not make one.
+    Raises UserError, naming the file, if there is none, it does not hold a super-resolution net, or its
+    contents do not make one.
     """
-    return weights.load_net(
-        name_or_path, "superres", functools.partial(super_resolution_net, xp=xp), SETTINGS
-    )
+    make = functools.partial(super_resolution_net, xp=xp)
+    return weights.load_net(name_or_path, "superres", make, SETTINGS)
 
 
 def enlarge(net, image, tile=TILE, match_histogram=False):
-    """Enlarge `image` (H, W, 3), RGB, 0..255, any H and W from 1 on: (factor*H, factor*W, 3) float32 NumPy, 0..255.
+    """Enlarge `image` with a super-resolution net: a (factor*H, factor*W, 3) uint8 NumPy array.
 
-    tile: side of the squares of the result that are made at a time, in pixels: less takes less memory. Each is made from
-        all that it can see of the image, so that no seam can be seen: the numbers differ by rounding alone
+    image: a path, a Pillow image, or an array (H, W, 3), RGB, 0..255, uint8 or float, NumPy or CuPy
+    tile: side of the squares of the result that are made at a time, in pixels: less takes less memory. There
+        are no seams, because each is made from all pixels of the image that influence it
     match_histogram: give each channel of the result the image's distribution of values, as the paper does
 
-    The image may be float or uint8, NumPy or CuPy; the net runs where its parameters are. Raises ValueError for another
-    shape and for a tile of less than one pixel.
+    The net runs where its parameters are. Raises ValueError for another shape and for a tile of less than one
+    pixel, UserError for a file that cannot be read.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image has shape {tuple(image.shape)}; it should be (H, W, 3)")
+    return images.to_uint8(_enlarge(net, images.to_array(image), tile, match_histogram))
+
+
+def _enlarge(net, image, tile, match_histogram):
+    """`enlarge` in float32, for an array."""
     if tile < 1:
         raise ValueError(f"tile is {tile}; it should be at least 1 pixel")
     xp, f = device.array_module(*net.parameters().values()), net.factor
-    image = device.to_numpy(image)
     height, width = image.shape[:2]
     result = np.empty((f * height, f * width, 3), np.float32)
     step = max(1, tile // f)
@@ -76,35 +65,29 @@ def enlarge(net, image, tile=TILE, match_histogram=False):
 
 
 def _seen(start, step, size, factor):
-    """Of an image's `size` rows (or columns): the slice that the result's rows from `start` on, `step` of them, can see, and
-    where these lie in what the net makes of it."""
+    """Of `size` rows (or columns) of the image: the slice that influences the result of the rows from `start`
+    to `start + step`, and where that result lies in what the net makes of the slice."""
     first, last = max(0, start - REACH), min(size, start + step + REACH)
     return slice(first, last), slice(factor * (start - first), factor * (min(start + step, size) - first))
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def _enlarge_file(net, source, target, tile, match_histogram):
-    """Read, enlarge and write one image; returns the result's (height, width). Raises UserError naming the file at fault."""
+def _enlarge_file(net, tile, match_histogram, source, target):
+    """Read, enlarge and write one image: the result's (height, width). Raises UserError naming the file."""
     photo, alpha, grey = images.load_parts(source)
     height, width = (net.factor * size for size in photo.shape[:2])
     if height * width > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
-        raise UserError(
-            f"{source}: {width}x{height} would be too large for a picture: use a smaller factor, or cut it up"
-        )
+        raise UserError(f"{source}: {width}x{height} would be too large: use a smaller factor, or cut it up")
     try:
-        result = enlarge(net, photo, tile, match_histogram)
+        result = _enlarge(net, photo, tile, match_histogram)
         if grey:
-            result = (result @ images.LUMA)[:, :, None]
+            result = result @ images.LUMA
         if alpha is not None:
-            result = result if result.shape[2] == 3 else result.repeat(3, axis=2)
-            result = np.concatenate([result, images.resize(alpha[:, :, None], height, width)], axis=2)
-        images.save(target, result[:, :, 0] if result.shape[2] == 1 else result)
+            colours = np.stack([result] * 3, axis=2) if grey else result
+            result = np.concatenate([colours, images.resize(alpha[:, :, None], height, width)], axis=2)
+        images.save(target, result)
     except MemoryError as error:
-        raise UserError(
-            f"{source}: not enough memory to enlarge it to {width}x{height}: try --tile {tile // 2}"
-        ) from error
+        what = f"not enough memory to enlarge it to {width}x{height}"
+        raise UserError(f"{source}: {what}: try --tile {tile // 2}") from error
     return height, width
 
 
@@ -112,81 +95,34 @@ def _parser():
     parser = Parser(
         prog="tinynst superres",
         description="Enlarge photos with a trained super-resolution net.",
-        epilog="Results have 8 bits a channel and the format of their image: JPEG, PNG, WebP, TIFF and BMP stay what they are, "
-        "all others become PNG. Grey images stay grey, transparency is kept where the format knows it, of "
-        "an animation the first frame is taken, and a photo that EXIF says lies on its side is turned. No input is ever "
-        "overwritten; an older result of the same name is.",
+        epilog=apply.FORMATS + " Grey stays grey, and transparency is kept if the format has it.",
     )
+    apply.add_options(parser)
     add = parser.add_argument
-    add(
-        "images",
-        nargs="+",
-        metavar="IMAGE|FOLDER",
-        help="photos; of a folder all images, in folders below too",
-    )
-    add(
-        "-o",
-        "--out",
-        metavar="OUT",
-        required=True,
-        help="one image: a file or folder; several, or a folder: a folder",
-    )
     add("--factor", type=int, choices=FACTORS, default=4, help="how many times larger on each side")
-    add(
-        "--loss",
-        choices=("feature", "pixel"),
-        default="feature",
-        help="sharp for the eye, or the least squared error",
-    )
-    add(
-        "--weights", metavar="NAME|FILE.h5", help="other weights than those that ship for --factor and --loss"
-    )
-    add(
-        "--tile",
-        type=int,
-        default=TILE,
-        metavar="N",
-        help="side of the squares of the result made at a time: memory",
-    )
-    parser.add_argument(
-        "--match-histogram",
-        choices=("yes", "no"),
-        help="give the result the brightness and colours of the image, channel by channel (default: yes with --loss feature, "
-        "as in the paper)",
-    )
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")
+    loss = "sharp for the eye, or the least squared error"
+    add("--loss", choices=("feature", "pixel"), default="feature", help=loss)
+    add("--weights", metavar="NAME|FILE.h5", help="weights other than those for --factor and --loss")
+    tile = "side of the squares of the result that are made at a time: less takes less memory"
+    add("--tile", type=int, default=TILE, metavar="N", help=tile)
+    match = "give the result the colours of the image, per channel (default: yes with --loss feature)"
+    add("--match-histogram", choices=("yes", "no"), help=match)
     return parser
 
 
-def _load(options, explicit):
-    """The net that the options name; --factor and --loss must not contradict --weights."""
-    name = options.weights or f"superres_x{options.factor}_{options.loss}"
-    net, about = load_superres(name, device.select(options.device))
-    for option in ("factor", "loss"):
-        if option in explicit and explicit[option] != about.get(option):
-            raise UserError(
-                f"--{option} is {explicit[option]}, but {name} was trained with {about.get(option)}: leave it out"
-            )
-    return net, about
-
-
 def main(arguments=None):
-    """`python -m tinynst.superres`; `arguments` is a list of strings (None: the command line's). Returns the exit status."""
+    """`python -m tinynst.superres`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, explicit = parser.parse_args(arguments), given(parser, arguments)
     if options.tile < 1:
         raise UserError(f"--tile must be at least 1 pixel, not {options.tile}")
-    planned = jobs.plan(options.images, options.out)
-    net, about = _load(options, given(parser, arguments))
-    matched = (
-        (about.get("loss") == "feature")
-        if options.match_histogram is None
-        else options.match_histogram == "yes"
-    )
-    return jobs.work(
-        planned,
-        lambda source, target: _enlarge_file(net, source, target, options.tile, matched),
-        "enlarging",
-        "enlarged",
-        options.out,
-    )
+    jobs = apply.plan(options.images, options.out)
+    name = options.weights or f"superres_x{options.factor}_{options.loss}"
+    net, about = load_superres(name, device.select(options.device))
+    for option in {"factor", "loss"} & explicit.keys():
+        if explicit[option] != about.get(option):
+            trained = f"{name} was trained with {about.get(option)}"
+            raise UserError(f"--{option} is {explicit[option]}, but {trained}: leave it out")
+    matched = (options.match_histogram or ("yes" if about.get("loss") == "feature" else "no")) == "yes"
+    make = functools.partial(_enlarge_file, net, options.tile, matched)
+    return apply.work(jobs, make, "enlarging", "enlarged", options.out)

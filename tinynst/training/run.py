@@ -6,8 +6,8 @@ import numpy as np
 
 from ..cli import given
 from ..data import checkpoint, images, weights
+from ..data.styles import layer_weights  # noqa: F401 (also for tools)
 from ..errors import UserError
-from ..networks.vgg import LAYERS
 from .loop import Trainer
 
 # What may change on --resume: where things lie (that they are the same is checked), how long and where to go on
@@ -89,23 +89,6 @@ def at_least(s, name, least):
     """Refuse a number that is smaller, infinite or none."""
     if not least <= s[name] < float("inf"):
         raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least {least}")
-
-
-def layer_weights(layers, values, kind, option=None):
-    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one weight for all or one each; zeros are
-    left out, they would cost as much as the others. Raises UserError."""
-    option = option or f"--{kind}-layers"
-    for layer in layers:
-        if layer not in LAYERS:
-            raise UserError(f"{option}: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
-    if len(set(layers)) < len(layers):
-        raise UserError(f"{option} names a layer twice")
-    values = values * len(layers) if len(values) == 1 else values
-    if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-        raise UserError(
-            f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers"
-        )
-    return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
 def settings(parser, arguments, short_run, complete, check):
