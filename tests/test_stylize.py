@@ -16,7 +16,7 @@ from test_images import picture
 from tinynst import cli
 from tinynst.data import images, styles, weights
 from tinynst.errors import UserError
-from tinynst.networks import TransformNet, style_net
+from tinynst.networks import StyleNet, style_net
 from tinynst.tools import stylize
 from tinynst.tools.stylize import load_style
 
@@ -441,14 +441,14 @@ def test_bad_images_among_others(photos, here, net, command):
 
 
 def test_not_enough_memory(photos, here, command, refused, monkeypatch):
-    forward = TransformNet.forward
+    forward = StyleNet.forward
 
     def small_machine(net, images, *options, **named):
         if images.shape[1] > 26:
             raise MemoryError("Unable to allocate 99.9 GiB")
         return forward(net, images, *options, **named)
 
-    monkeypatch.setattr(TransformNet, "forward", small_machine)
+    monkeypatch.setattr(StyleNet, "forward", small_machine)
     err = refused("photos/sub/b.png", "-o", "b.png")
     assert "not enough memory to style it with a longer side of 30 pixels: try --size 15" in err
     status, out, err = command("photos", "-o", "out")
