@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..losses import StyleObjective
-from ..training.run import layer_weights
+from ..networks.vgg import LAYERS
 from . import images, weights
 
 GALLERY = "gallery"  # the file of many styles that ships
@@ -80,6 +80,23 @@ def objective(settings):
     """What a style was trained for, from a run's settings (any JSON); None where they do not say it."""
     wanted = ("content_layers", "content_weights", "style_layers", "style_weights", "tv_weight", "style_size")
     return {name: settings[name] for name in wanted} if set(wanted) <= set(settings or ()) else None
+
+
+def layer_weights(layers, values, kind, option=None):
+    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one weight for all or one each; zeros are
+    left out, they would cost as much as the others. Raises UserError."""
+    option = option or f"--{kind}-layers"
+    for layer in layers:
+        if layer not in LAYERS:
+            raise UserError(f"{option}: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
+    if len(set(layers)) < len(layers):
+        raise UserError(f"{option} names a layer twice")
+    values = values * len(layers) if len(values) == 1 else values
+    if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
+        raise UserError(
+            f"--{kind}-weights should be one number of at least 0, or one for each of {len(layers)} layers"
+        )
+    return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
 def style_objective(vgg, painting, objective):

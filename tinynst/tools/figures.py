@@ -18,9 +18,10 @@ from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks.vgg import STYLE_LAYERS
 from ..samples import PHOTOS, STYLES
+from ..training.run import load_painting
 from . import evaluate_style
 from .metrics import psnr
-from .optimize import descend, load_style, noise
+from .optimize import descend, noise
 
 INVERTED = ("relu2_2", "relu3_3", "relu4_3", "relu5_1", "relu5_3")
 # A deep layer's loss is small and sees little of the single pixel: the same smoothing that a shallow one would not notice
@@ -140,7 +141,7 @@ def main(arguments=None):
     paths = images.find(s.photos or [PHOTOS / "chelsea.jpg", PHOTOS / "neuschwanstein.jpg"])
     photos = [evaluate_style.middle(images.load(path, s.size), s.size) for path in paths]
     net, objective, settings = evaluate_style.net_and_objective(s.style, device.select(s.device))
-    painting = load_style(STYLES / settings["painting"], 2 * s.size)
+    painting = load_painting(STYLES / settings["painting"], 2 * s.size)
     for figure in s.only:
         if figure == 3:
             rows, captions = inversion(objective.vgg, photos[0], s.evaluations)
