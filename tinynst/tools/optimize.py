@@ -84,11 +84,15 @@ class OptimizeSettings(RunSettings):
     def name(self):
         return self.mode
 
+    @property
+    def free(self):
+        return RunSettings.free | ({"iterations"} if self.scales == 1 else set())
+
     @classmethod
     def options(cls, mode):
         """{setting: option} of this mode."""
-        off = {"invert": STYLE + CONTENT[2:], "texture": CONTENT}.get(mode, ()) + ("mode",)
-        names = [field.name for field in dataclasses.fields(cls) if field.name not in off]
+        off = {"invert": STYLE + CONTENT[2:], "texture": CONTENT}.get(mode, ())
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in (*off, "mode")]
         return {name: OTHER_NAMES.get(mode, {}).get(name, flag(name)) for name in names}
 
     def complete(self):
@@ -169,7 +173,7 @@ class PictureRun(Loop):
         self.inputs, self.xp = inputs, xp
         self.by_adam = s.optimizer == "adam"
         self.vgg = VGG16.load(s.vgg, xp)
-        self.title = f"{s['mode']}: the objective at each evaluation"
+        self.title = f"{s.mode}: the objective at each evaluation"
         self._set_scale(0, inputs["start"])
 
     # --- one scale after the other

@@ -126,7 +126,7 @@ def _resumed(settings):
     if recorded.get("lr_decay_every"):
         warn("--lr-decay-every no longer exists: from here on the learning rate does not decay")
     before, now = started.to_dict(), {name: getattr(settings, name) for name in settings.given}
-    for name in settings.given - settings.free:
+    for name in settings.given - started.free:
         changed = kind(**before | {name: now[name]})
         changed.check()
         if getattr(changed, name) != before[name]:
@@ -136,7 +136,7 @@ def _resumed(settings):
     state = {
         name: recorded[name] for name in ("inputs", "styles") if name in recorded
     } | state  # where they once were
-    return kind(**before | {name: now[name] for name in settings.given & settings.free}), arrays, state
+    return kind(**before | {name: now[name] for name in settings.given & started.free}), arrays, state
 
 
 def train(task_class, settings):
