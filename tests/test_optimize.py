@@ -233,8 +233,11 @@ def test_resume_needs_no_file_and_refuses_other_settings(tmp_path):
     optimize.main([*options, "--iterations", "3", "--out", str(out)])
     photo.unlink()
     for arguments, message in (
-        (["gatys", "--tv-weight", "1"], r"--tv-weight cannot change on --resume: it was 1e-06"),
-        (["texture"], "holds a run of gatys, not of optimize texture"),
+        (
+            ["gatys", "--tv-weight", "1"],
+            r"--tv-weight cannot change on --resume: the run was started with 1e-06",
+        ),
+        (["texture"], "was not started by tinynst optimize texture"),
     ):
         with pytest.raises(UserError, match=message):
             optimize.main([*arguments, "--out", str(out), "--resume"])
@@ -362,8 +365,8 @@ def test_on_the_stand_in_for_cupy_it_agrees_with_numpy(strict, tmp_path):
         ([*GATYS, "--scales", "2"], "--size is 32; with --scales 2 it should be at least 64"),
         ([*GATYS, "--iterations", "0"], "--iterations is 0; it should be at least 1"),
         ([*GATYS, "--lr", "nan"], "--lr is nan"),
-        ([*GATYS, "--style-scale", "0.1"], "give a larger --style-scale"),
-        (["texture", "--style", STYLE, "--start", "content"], "has no photo to begin with"),
+        ([*GATYS, "--style-scale", "0.1"], "give a larger --style-size (optimize: --style-scale or --size)"),
+        (["texture", "--style", STYLE, "--start", "content"], "has no photo to start from"),
         ([*GATYS, "--start", ""], "--start is empty"),
         ([*GATYS, "--resume"], "checkpoint.h5 does not exist"),
     ],
