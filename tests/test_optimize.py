@@ -58,7 +58,8 @@ def psnr(a, b):
 
 @pytest.mark.parametrize("start", ["photo", "noise"])
 def test_at_equal_evaluations_gatys_lowers_as_much_as_scipy(start):
-    """The reference is SciPy's L-BFGS-B with as long a memory: at least 95 % of what it takes off, from either start."""
+    """The reference is SciPy's L-BFGS-B with as long a memory: at least 95 % of what it takes off, from
+    either start."""
     evaluations = 30
     vgg = VGG16.load()
     photo = images.load(PHOTO, 40)[:40, :40]
@@ -87,7 +88,8 @@ def test_at_equal_evaluations_gatys_lowers_as_much_as_scipy(start):
 
 
 def test_the_first_evaluations_already_make_progress():
-    """The second evaluation, one step from the photo, is lower by more than a percent; after ten a half is gone."""
+    """The second evaluation, one step from the photo, is lower by more than a percent; after ten a half is
+    gone."""
     objective = StyleObjective(
         VGG16.load(), images.load(STYLE, 64)[None], {"relu2_2": 1.0}, dict.fromkeys(LAYERS, 5.0), 1e-6
     )
@@ -121,7 +123,8 @@ def test_a_shallow_layer_gives_the_photo_back(tmp_path):
 
 
 def test_texture_has_the_style_and_not_the_layout(tmp_path):
-    """From noise the Gram matrices become the painting's, while the pixels stay as unlike it as two pictures are."""
+    """From noise the Gram matrices become the painting's, while the pixels stay as unlike it as two pictures
+    are."""
     out = tmp_path / "run"
     options = [
         "--style",
@@ -262,7 +265,8 @@ def test_coarse_to_fine_begins_small_and_ends_at_full_size(tmp_path):
 
 
 def test_mixed_paintings_have_the_gradient_of_the_weighted_losses():
-    """One target, the weighted mean of the Gram matrices: the same gradient as the sum, and a value lower by a constant."""
+    """One target, the weighted mean of the Gram matrices: the same gradient as the sum, and a value lower by
+    a constant."""
     vgg, layers = VGG16.load(), {"relu1_2": 3.0, "relu2_1": 2.0}
     paintings = [images.load(STYLE, 40)[None], images.load(STYLES / "night_cafe.jpg", 36)[None]]
     pictures = [images.load(PHOTO, 33)[None], optimize.noise(33, 40)[None]]

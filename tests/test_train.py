@@ -253,7 +253,8 @@ def test_several_paintings_make_one_net_with_a_row_for_each(two):
 
 
 def test_style_level_makes_paintings_count_alike(two, small):
-    """The plain photos' style loss is what was asked for, whichever painting; without it the two are far apart."""
+    """The plain photos' style loss is what was asked for, whichever painting; without it the two are far
+    apart."""
     vgg, photo = VGG16.load(), images.load(PHOTOS / "coffee.jpg", 256)[None]
     losses = []
     for name in ("night_cafe", "starry_night"):
@@ -277,7 +278,8 @@ def test_each_round_of_steps_is_for_every_style_once():
 
 
 def test_rows_of_many_styles_learn_faster_and_the_last_layer_as_fast_as_it_is_told(tmp_path, small):
-    """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it got."""
+    """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it
+    got."""
     out, moved = tmp_path / "run", {}
     train.main(
         [*small, *MANY, *TWO, "--iterations", "1", "--lr", "1e-3", "--lr-last", "0.1", "--out", str(out)]
@@ -478,7 +480,8 @@ def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path
 
 
 def test_from_a_program_it_is_the_same_run(tmp_path, small):
-    """Settings as an object: one style as a string, a Path; the losses as they are in losses.csv, and a net that runs."""
+    """Settings as an object: one style as a string, a Path; the losses as they are in losses.csv, and a net
+    that runs."""
     out = tmp_path / "run"
     run = train.train(
         train.StyleSettings(style=STYLES / "night_cafe.jpg", iterations=2, image_size=32, width=2, out=out)
@@ -497,9 +500,9 @@ def test_from_a_program_it_is_the_same_run(tmp_path, small):
     train.main([*options, "--out", str(tmp_path / "command")])
     assert (out / "losses.csv").read_bytes() == (tmp_path / "command/losses.csv").read_bytes()
     assert same(run.net.parameters(), net_of(tmp_path / "command"))
-    with pytest.raises(TypeError, match="has no setting 'iteration'; did you mean iterations"):
+    with pytest.raises(TypeError, match=r"has no setting 'iteration'; did you mean iterations\?"):
         train.StyleSettings(iteration=3)
-    with pytest.raises(UserError, match="--iterations is 2.5; it should be of type int"):
+    with pytest.raises(UserError, match=r"--iterations is 2\.5; it should be of type int"):
         train.StyleSettings(iterations=2.5)
 
 

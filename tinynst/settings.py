@@ -28,8 +28,9 @@ def option(default, help, *, least=-math.inf, most=math.inf, **argument):
 
 
 class Settings:
-    """The base of all settings. None stands for the default; a list may be given as its only element, a string as a
-    Path. Raises TypeError for an unknown name, UserError for a value of the wrong type or out of bounds."""
+    """The base of all settings. None stands for the default; a list may be given as its only element, a
+    string as a Path. Raises TypeError for an unknown name, UserError for a value of the wrong type or out of
+    bounds."""
 
     def __init__(self, **given):
         fields = {field.name: field for field in dataclasses.fields(self)}
@@ -44,7 +45,8 @@ class Settings:
         self.check_bounds()
 
     def check_bounds(self):
-        """Raise UserError for a number that is out of bounds, an empty text, or a value that is not one of the choices."""
+        """Raise UserError for a number that is out of bounds, an empty text, or a value that is not one of
+        the choices."""
         for field in dataclasses.fields(self):
             value, data = getattr(self, field.name), field.metadata
             choices = data["argument"].get("choices")
@@ -65,9 +67,9 @@ class Settings:
 
     @classmethod
     def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or {name: its option}
-        where it is called something else. What is not given is absent from the result of `parse_args`, so that
-        `cls(**vars(parser.parse_args()))` knows which were given."""
+        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or {name:
+        its option} where it is called something else. What is not given is absent from the result of
+        `parse_args`, so that `cls(**vars(parser.parse_args()))` knows which were given."""
         for field in dataclasses.fields(cls):
             if names is None or field.name in names:
                 renamed = names[field.name] if isinstance(names, dict) else flag(field.name)

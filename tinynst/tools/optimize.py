@@ -1,10 +1,11 @@
 """The image itself as the parameter: no net is trained, VGG judges, and L-BFGS updates the pixels.
 
-gatys    a photo in the style of one or several paintings: Gatys, Ecker, Bethge, CVPR 2016, which the paper's nets imitate
-invert   what a layer of VGG still knows of a photo: the image with the same features (the paper's Fig. 3)
-texture  what a style is: an image from noise with the same Gram matrices (Figs. 4 and 5)
+gatys    a photo in the style of one or several paintings: Gatys, Ecker, Bethge, CVPR 2016, which the paper's
+nets imitate invert   what a layer of VGG still knows of a photo: the image with the same features (the
+paper's Fig. 3) texture  what a style is: an image from noise with the same Gram matrices (Figs. 4 and 5)
 
-Images are optimised as they are, RGB in 0..255 in float32, without bounds; values outside are clipped when it is saved.
+Images are optimised as they are, RGB in 0..255 in float32, without bounds; values outside are clipped when it
+is saved.
 """
 
 import dataclasses
@@ -44,8 +45,8 @@ OTHER_NAMES = {
 
 @dataclasses.dataclass(init=False)
 class OptimizeSettings(RunSettings):
-    """The settings of `tinynst optimize MODE`, with the same defaults. There --image, --layer and --layers are other names of
-    `content`, `content_layers` and `style_layers`."""
+    """The settings of `tinynst optimize MODE`, with the same defaults. There --image, --layer and --layers
+    are other names of `content`, `content_layers` and `style_layers`."""
 
     mode: str = option("gatys", "gatys, invert or texture", choices=tuple(MODES))
     content: str | None = option(None, "the photo", metavar="IMAGE")
@@ -136,16 +137,17 @@ class OptimizeSettings(RunSettings):
 
 
 def noise(height, width, seed=0):
-    """A start without content: (H, W, 3) float32, grey with a little noise. What the loss does not see stays as it was at
-    the start, so strong noise would still be there at the end."""
+    """A start without content: (H, W, 3) float32, grey with a little noise. What the loss does not see stays
+    as it was at the start, so strong noise would still be there at the end."""
     return (128 + 10 * np.random.default_rng(seed).standard_normal((height, width, 3))).astype(np.float32)
 
 
 def descend(objective, targets, picture, evaluations):
-    """Lower a StyleObjective from `picture` (H, W, 3), NumPy, by L-BFGS: yields (terms, optimizer) after each evaluation.
+    """Lower a StyleObjective from `picture` (H, W, 3), NumPy, by L-BFGS: yields (terms, optimizer) after each
+    evaluation.
 
-    terms: {"content", "style", "tv", "total"} there; optimizer.value: the lowest total so far; optimizer.best(): its picture
-    (1, H, W, 3), where the objective's VGG is.
+    terms: {"content", "style", "tv", "total"} there; optimizer.value: the lowest total so far;
+    optimizer.best(): its picture (1, H, W, 3), where the objective's VGG is.
     """
     y = device.array_module(*objective.vgg.weights["conv1_1"]).array(picture[None])
     optimizer = LBFGS(y, first_step=FIRST_STEP)
@@ -156,15 +158,16 @@ def descend(objective, targets, picture, evaluations):
 
 
 class PictureRun(Loop):
-    """An image that is optimised, in the folder settings.out; an iteration is one evaluation of the objective.
+    """An image that is optimised, in the folder settings.out; an iteration is one evaluation of the
+    objective.
 
-        result.png, sheet.png       the picture so far; with what it was made from, and the pictures on the way
-        samples/000050.png          the picture so far
-        losses.csv, losses.png      every term at every evaluation (also those of steps that were taken back); the plot
-        checkpoint.h5               all that --resume needs, the images it was made from included
+        result.png, sheet.png       the picture so far; with what it was made from, and the pictures on the
+        way samples/000050.png          the picture so far losses.csv, losses.png      every term at every
+        evaluation (also those of steps that were taken back); the plot checkpoint.h5               all that
+        --resume needs, the images it was made from included
 
-    With --scales S the image is first made at 1/2^(S-1) of its size, then enlarged and continued, S - 1 times. `inputs`:
-    {"content": (H, W, 3), "start": ..., "style0": ...}, at their full size.
+    With --scales S the image is first made at 1/2^(S-1) of its size, then enlarged and continued, S - 1
+    times. `inputs`: {"content": (H, W, 3), "start": ..., "style0": ...}, at their full size.
     """
 
     def __init__(self, settings, inputs, xp):
@@ -179,7 +182,8 @@ class PictureRun(Loop):
     # --- one scale after the other
 
     def _set_scale(self, scale, picture):
-        """Build the objective for this scale (the last is the full size) and start from `picture` (H, W, 3), made to fit."""
+        """Build the objective for this scale (the last is the full size) and start from `picture` (H, W, 3),
+        made to fit."""
         s, shrink = self.settings, 2 ** (self.settings.scales - 1 - scale)
         h, w = (max(1, round(side / shrink)) for side in self.inputs["start"].shape[:2])
 
@@ -218,7 +222,8 @@ class PictureRun(Loop):
 
     def _diverged(self, what):
         return UserError(
-            f"stopped at evaluation {self.iteration + 1}: {what}; start again with lower weights or a lower --lr"
+            f"stopped at evaluation {self.iteration + 1}: {what}; "
+            "start again with lower weights or a lower --lr"
         )
 
     # --- results
@@ -277,7 +282,8 @@ class PictureRun(Loop):
         return images.sheet(rows, captions)
 
     def _value(self, evaluation):
-        """The objective of the picture that was saved after so many evaluations: the lowest of its scale, or Adam's last."""
+        """The objective of the picture that was saved after so many evaluations: the lowest of its scale, or
+        Adam's last."""
         begin = (
             max(0, evaluation - 1) // self.settings.iterations * self.settings.iterations
             if self.settings.scales > 1
@@ -298,7 +304,8 @@ class PictureRun(Loop):
 
 
 def _inputs(s):
-    """{"content", "start", "style0", "style1", ...: (H, W, 3) float32}: what this run is made from, at full size."""
+    """{"content", "start", "style0", "style1", ...: (H, W, 3) float32}: what this run is made from, at full
+    size."""
     inputs = {}
     if s.content:
         inputs["content"] = images.load(s.content, s.size)
@@ -316,8 +323,8 @@ def _inputs(s):
 
 
 def optimize(settings):
-    """Optimise an image as the OptimizeSettings say. Returns the PictureRun: `.best()`, (H, W, 3); `.losses`; `.out`. Raises
-    UserError for settings that cannot work."""
+    """Optimise an image as the OptimizeSettings say. Returns the PictureRun: `.best()`, (H, W, 3); `.losses`;
+    `.out`. Raises UserError for settings that cannot work."""
     s, arrays, state = run.begin(settings)
     picture = PictureRun(s, arrays["inputs"] if arrays else _inputs(s), device.select(s.device))
     if arrays:

@@ -2,13 +2,13 @@
 
 A task says what is learned from what; the loop knows nothing about images. A task has
 
-    net                     parameters(), learnt(), gradients(), buffers(): dicts of arrays
-    rates                   {parameter: factor on its learning rate}, for those where it is not 1
-    batches(start)          a context manager that iterates over batches from number `start` on; batch k depends on k alone
-    step(batch)             forward and backward; returns {term: float, ..., "total": float}; gradients are left in `net`
-    state()                 what a checkpoint needs beside the net and the settings; {"inputs": ...} must match on resume
-    sheet()                 an image (H, W, 3) of what the net can do so far
-    save_weights(path, iteration, losses)       the net for use
+    net                     parameters(), learnt(), gradients(), buffers(): dicts of arrays rates
+    {parameter: factor on its learning rate}, for those where it is not 1 batches(start)          a context
+    manager that iterates over batches from number `start` on; batch k depends on k alone step(batch)
+    forward and backward; returns {term: float, ..., "total": float}; gradients are left in `net` state()
+    what a checkpoint needs beside the net and the settings; {"inputs": ...} must match on resume sheet()
+    an image (H, W, 3) of what the net can do so far save_weights(path, iteration, losses)       the net for
+    use
 """
 
 import contextlib
@@ -33,17 +33,18 @@ from ..optim import Adam
 
 
 def learning_rate(iteration, iterations, lr, rise=0, fall=0.0):
-    """The rate at `iteration` (from 0): it rises linearly to `lr` over the first `rise` iterations and falls linearly to
-    zero over the last fraction `fall` of the run."""
+    """The rate at `iteration` (from 0): it rises linearly to `lr` over the first `rise` iterations and falls
+    linearly to zero over the last fraction `fall` of the run."""
     lr *= min(1.0, (iteration + 1) / rise) if rise else 1.0
     left = (iterations - iteration) / iterations
     return lr * min(1.0, left / fall) if fall else lr
 
 
 class Loop:
-    """Steps up to number `iterations` in the folder `out`: progress, every term of every step in losses.csv and in the plot
-    losses.png, `save()` each `every` steps and at the end. A subclass has `step(batch)`, which returns {term: float},
-    and `save()`. `losses` is a list of dicts: [{"iteration": 1, "content": ..., "total": ...}, ...]."""
+    """Steps up to number `iterations` in the folder `out`: progress, every term of every step in losses.csv
+    and in the plot losses.png, `save()` each `every` steps and at the end. A subclass has `step(batch)`,
+    which returns {term: float}, and `save()`. `losses` is a list of dicts: [{"iteration": 1, "content": ...,
+    "total": ...}, ...]."""
 
     title = "Losses"
 
@@ -64,7 +65,8 @@ class Loop:
         self.iteration, self.losses = iteration, _read_losses(self.out / "losses.csv", iteration)
 
     def run(self):
-        """Run to the end, or until Ctrl-C or SIGTERM, which stop the run after the current step and save it."""
+        """Run to the end, or until Ctrl-C or SIGTERM, which stop the run after the current step and save
+        it."""
         self.out.mkdir(parents=True, exist_ok=True)
         in_main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
         signals = (signal.SIGINT, signal.SIGTERM) if in_main else ()
@@ -106,7 +108,7 @@ class Loop:
 
     def _ask_to_stop(self, signum, frame):
         if self._stop:
-            raise KeyboardInterrupt  # the second time at once: what is lost is the work since the last checkpoint
+            raise KeyboardInterrupt  # asked twice: stop at once, without saving
         self._stop = True
         print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
 
@@ -117,15 +119,16 @@ class Loop:
 
 
 class Trainer(Loop):
-    """Trains a task as `settings` (a TrainingSettings) say, with everything it writes in the folder settings.out:
+    """Trains a task as `settings` (a TrainingSettings) say, with everything it writes in the folder
+    settings.out:
 
         losses.csv, losses.png      every term at every iteration; the plot
         samples/000500.png          the task's sheet so far
         weights.h5                  the net so far, for use
         checkpoint.h5               all that --resume needs: weights, Adam's moments, iteration, settings
 
-    Batches are numbered, so the iteration is the whole random state. A loss that is not finite raises UserError and leaves
-    the last checkpoint as it is.
+    Batches are numbered, so the iteration is the whole random state. A loss that is not finite raises
+    UserError and leaves the last checkpoint as it is.
     """
 
     title = "Training losses"
@@ -194,7 +197,8 @@ class Trainer(Loop):
         left = f"{kept} holds the last good state" if kept.exists() else "nothing was saved yet"
         advice = f"a lower learning rate (--lr {self.settings.lr / 4:g}) or lower loss weights"
         return UserError(
-            f"stopped at iteration {self.iteration + 1}: {what}; {left}. Start again in another --out with {advice}"
+            f"stopped at iteration {self.iteration + 1}: {what}; {left}. "
+            f"Start again in another --out with {advice}"
         )
 
 
@@ -240,7 +244,8 @@ def _read_losses(path, last):
 
 
 def _plot(path, losses, title):
-    """Draw each term over the iterations, on a logarithmic scale: every value faintly, its running mean on top."""
+    """Draw each term over the iterations, on a logarithmic scale: every value faintly, its running mean on
+    top."""
     from matplotlib.figure import Figure  # takes half a second to import
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -1,4 +1,5 @@
-"""What all runs share: settings, a folder, a checkpoint to resume from; for training also weights to start from."""
+"""What all runs share: settings, a folder, a checkpoint to resume from; for training also weights to start
+from."""
 
 import copy
 import dataclasses
@@ -34,7 +35,8 @@ class RunSettings(Settings):
     free = frozenset(("resume", "out", "every", "device", "vgg"))  # what may change on --resume
 
     def complete(self):
-        """Fill in the defaults that depend on other settings, and make paths absolute: a run may be resumed elsewhere."""
+        """Fill in the defaults that depend on other settings, and make paths absolute: a run may be resumed
+        elsewhere."""
         self.vgg = self.vgg and str(Path(self.vgg).absolute())
         if not self.out:
             k, self.out = 1, f"runs/{self.name}"
@@ -85,7 +87,8 @@ class TrainingSettings(RunSettings):
             raise UserError(f"--init {path} holds numbers that are not finite: that training diverged")
 
     def public(self):
-        """The settings as they are stored in weights: names without folders, and not where and how the run was done."""
+        """The settings as they are stored in weights: names without folders, and not where and how the run
+        was done."""
         private = ("out", "resume", "samples", "every", "device")
         s = {name: value for name, value in self.to_dict().items() if name not in private}
         s |= {"style": [Path(path).name for path in s["style"]]} if "style" in s else {}
@@ -93,8 +96,9 @@ class TrainingSettings(RunSettings):
 
 
 def begin(settings):
-    """Return (settings, arrays, state): the complete settings of the run, and when it is resumed what its checkpoint holds
-    (otherwise None and {}). Raises UserError for settings that cannot work and where results would be lost."""
+    """Return (settings, arrays, state): the complete settings of the run, and when it is resumed what its
+    checkpoint holds (otherwise None and {}). Raises UserError for settings that cannot work and where results
+    would be lost."""
     s, arrays, state = (*_resumed(settings),) if settings.resume else (copy.copy(settings), None, {})
     s.complete()
     s.check()
@@ -111,7 +115,8 @@ def begin(settings):
 
 
 def _resumed(settings):
-    """The settings that the run in settings.out was started with, except those that may change, and its checkpoint."""
+    """The settings that the run in settings.out was started with, except those that may change, and its
+    checkpoint."""
     if not settings.out:
         raise UserError("--resume needs --out, the folder of the run to continue")
     arrays, state = checkpoint.load(Path(settings.out) / "checkpoint.h5")
@@ -121,7 +126,8 @@ def _resumed(settings):
     started = None if foreign else kind(**{name: recorded[name] for name in names & recorded.keys()})
     if foreign or started.command != settings.command:
         raise UserError(
-            f"the run in {settings.out} was not started by {settings.command}: use the command that started it"
+            f"the run in {settings.out} was not started by {settings.command}: "
+            "use the command that started it"
         )
     if recorded.get("lr_decay_every"):
         warn("--lr-decay-every no longer exists: from here on the learning rate does not decay")
@@ -175,8 +181,8 @@ def load_init(net, arrays, path, options):
 
 
 def load_painting(path, longer_side, least=SMALLEST):
-    """The painting at `path`, (H, W, 3) float32, RGB in 0..255, resized to `longer_side` pixels. Raises UserError for one
-    smaller than SMALLEST pixels, and where the resized one has a side below `least`."""
+    """The painting at `path`, (H, W, 3) float32, RGB in 0..255, resized to `longer_side` pixels. Raises
+    UserError for one smaller than SMALLEST pixels, and where the resized one has a side below `least`."""
     width, height = images.open_rgb(path).size
     if min(width, height) < SMALLEST:
         raise UserError(

@@ -1,5 +1,6 @@
-"""Train a style net: a photo goes through the net, VGG looks at the result, the losses say what is wrong, the gradient goes
-back the same way, and Adam updates the weights. Several paintings: one net with a row of gamma and beta for each."""
+"""Train a style net: a photo goes through the net, VGG looks at the result, the losses say what is wrong, the
+gradient goes back the same way, and Adam updates the weights. Several paintings: one net with a row of gamma
+and beta for each."""
 
 import contextlib
 import dataclasses
@@ -41,7 +42,7 @@ STYLE, SHORT_STYLE = (
 )  # the second is not among those of the shipped net
 TEST_PHOTOS = ("neuschwanstein.jpg", "chelsea.jpg", "coffee.jpg")
 
-# What a run takes from the net that it starts from: how it is built, beside the styles, and what it was trained for
+# What a run takes from the net that it starts from: how it is built, and what it was trained for
 NET = ("norm", "upsample", "width", "padding")
 OBJECTIVE = (
     "content_layers",
@@ -151,10 +152,12 @@ class StyleSettings(TrainingSettings):
 
 
 class StyleTask:
-    """What a style net learns from: photos, and the objectives of the paintings. See loop.py for the interface.
+    """What a style net learns from: photos, and the objectives of the paintings. See loop.py for the
+    interface.
 
-    records: one for each row of the net (see data/styles.py), or one where the net has no rows; `state` has them when a run is
-    resumed. Each step is for one of the rows that are learned, in an order that the seed decides.
+    records: one for each row of the net (see data/styles.py), or one where the net has no rows; `state` has
+    them when a run is resumed. Each step is for one of the rows that are learned, in an order that the seed
+    decides.
     """
 
     use = "tinynst stylize PHOTO --style {} -o OUT.jpg"
@@ -184,8 +187,8 @@ class StyleTask:
             self._start_from(*s.start, build)
         if s.learn == "rows":
             self.net.learn_norms_only()
-        # A row of S has a gradient in one step of S, but Adam divides by the mean square over all steps: without this factor
-        # it would move sqrt(S) times slower than the norms of a net of one style.
+        # A row of S has a gradient in one step of S, but Adam divides by the mean square over all steps: without
+        # this factor it would move sqrt(S) times slower than the norms of a net of one style.
         factor = len(self.objectives) ** 0.5 if self.net.styles else 1.0
         norms = {
             name: factor for name in self.net.learnt() if name.endswith((".gamma", ".beta")) and factor > 1
@@ -209,8 +212,8 @@ class StyleTask:
         return styles.style_objective(self.vgg, image, recorded)
 
     def _start_from(self, arrays, about, build):
-        """Begin with given weights: a row whose name is known with that row, a new one with the row that suits its painting
-        best."""
+        """Begin with given weights: a row whose name is known with that row, a new one with the row that
+        suits its painting best."""
         fit = (self.settings.init, "--norm, --upsample, --width and --padding")
         known, rows = styles.names(about), dict.fromkeys(self.names, 0)
         if known:
@@ -223,7 +226,8 @@ class StyleTask:
         load_init(self.net, arrays, *fit)
 
     def _closest(self, net, name):
-        """The row of `net` with which its results for the test photos have the lowest loss for the painting `name`."""
+        """The row of `net` with which its results for the test photos have the lowest loss for the painting
+        `name`."""
         if name == IDENTITY:
             return 0
         objective, totals = self.objectives[self.names.index(name)], np.zeros(len(net.styles))
@@ -236,7 +240,8 @@ class StyleTask:
         return best
 
     def state(self):
-        """What must be unchanged on resume for the same numbers, the paintings and the count of photos; and the records."""
+        """What must be unchanged on resume for the same numbers, the paintings and the count of photos; and
+        the records."""
         digest = hashlib.sha256(b"".join(painting.tobytes() for painting in self.paintings.values()))
         inputs = {"painting": digest.hexdigest(), "photos": len(self.dataset)}
         return {"inputs": inputs, "styles": self.records}
@@ -249,7 +254,8 @@ class StyleTask:
             yield zip(self._rows(start), photos, strict=False)
 
     def _rows(self, start):
-        """The row that each step from number `start` on is for: each round all that are learned, in a new order."""
+        """The row that each step from number `start` on is for: each round all that are learned, in a new
+        order."""
         rows = sorted(self.objectives)
         for k in itertools.count(start):
             turn, place = divmod(k, len(rows))
@@ -264,7 +270,8 @@ class StyleTask:
         return terms
 
     def sheet(self):
-        """The test photos; under them, for each painting, what the net makes of them. At most six paintings."""
+        """The test photos; under them, for each painting, what the net makes of them. At most six
+        paintings."""
         shown = list(self.paintings)[:6]
         nothing = np.full((1, 1, 3), 255, np.uint8)
         rows = [[nothing, *self.photos]]
@@ -313,8 +320,8 @@ def _preset(name):
 
 
 def _records(s):
-    """What the net's rows are for: the paintings, and a row that reproduces the photo; if only rows are learned, these come
-    after the ones that the net has."""
+    """What the net's rows are for: the paintings, and a row that reproduces the photo; if only rows are
+    learned, these come after the ones that the net has."""
     objective = styles.objective(s.to_dict())
     new = [styles.record(path, dict(objective)) for path in s.style]
     names = [record["name"] for record in new]
@@ -338,10 +345,12 @@ def _records(s):
 
 
 def train(settings=None):
-    """Train a style net. `settings`: a StyleSettings; without any, a short run on a painting and photos that ship.
+    """Train a style net. `settings`: a StyleSettings; without any, a short run on a painting and photos that
+    ship.
 
-    Returns the Trainer when it has ended: `.net`; `.losses`, [{"iteration": 1, "content": ..., "style": ..., "tv": ...,
-    "total": ...}, ...]; `.out`, the folder; `.finished`, False after Ctrl-C. Raises UserError for settings that cannot work.
+    Returns the Trainer when it has ended: `.net`; `.losses`, [{"iteration": 1, "content": ..., "style": ...,
+    "tv": ..., "total": ...}, ...]; `.out`, the folder; `.finished`, False after Ctrl-C. Raises UserError for
+    settings that cannot work.
     """
     return run.train(StyleTask, settings or StyleSettings())
 
@@ -351,11 +360,12 @@ def main(arguments=None):
     quick = ", ".join(f"{flag(name)} {value}" for name, value in FROM_A_NET.items())
     parser = Parser(
         prog="tinynst train",
-        description="Train a net that paints photos in the style of one painting or several. It starts from the shipped net, "
-        "which can already paint, so that ten minutes on two cores are enough; --init none is the paper's way. Without any "
-        "option: a short run on photos and a painting that ship, about two minutes.",
-        epilog="A run that starts from a net takes its --norm, --upsample, --width, --padding and losses, and on the CPU "
-        f"{quick}, where they are not given. The shipped net is the start unless --init, --device cuda or an option of the net "
+        description="Train a net that paints photos in the style of one painting or several. It starts from the "
+        "shipped net, which can already paint, so that ten minutes on two cores are enough; --init none is the "
+        "paper's way. Without any option: a short run on photos and a painting that ship, about two minutes.",
+        epilog="A run that starts from a net takes its --norm, --upsample, --width, --padding and losses, "
+        f"and on the CPU {quick}, where they are not given. The shipped net is the start unless --init, "
+        "--device cuda or an option of the net "
         "is given.",
     )
     StyleSettings.add_options(parser)

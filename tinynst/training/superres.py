@@ -1,5 +1,6 @@
-"""Train a super-resolution net: a photo is shrunk, the net enlarges it again, the loss measures how far the result is from
-the photo, per pixel or in VGG's features, the gradient goes back, and Adam updates the weights."""
+"""Train a super-resolution net: a photo is shrunk, the net enlarges it again, the loss measures how far the
+result is from the photo, per pixel or in VGG's features, the gradient goes back, and Adam updates the
+weights."""
 
 import contextlib
 import dataclasses
@@ -101,7 +102,8 @@ class SuperResSettings(TrainingSettings):
 
 
 class SuperResolutionTask:
-    """What a super-resolution net learns from: photos, and what is left of them when they are shrunk. See loop.py."""
+    """What a super-resolution net learns from: photos, and what is left of them when they are shrunk. See
+    loop.py."""
 
     def __init__(self, settings, xp, state=None):
         s = self.settings = settings
@@ -148,11 +150,12 @@ class SuperResolutionTask:
         return shrink(photo, self.factor, self.settings.degradation).astype(np.float32)
 
     def objective(self, y, high, corner=(0, 0)):
-        """Return ({"feature", "pixel", "tv", "total": weighted float}, gradient by y) for images y and high, 0..255;
-        with a weight for it also "grid".
+        """Return ({"feature", "pixel", "tv", "total": weighted float}, gradient by y) for images y and high,
+        0..255; with a weight for it also "grid".
 
-        corner: the rows and columns at the top and left that VGG does not see. A max pool looks at squares of 2x2 pixels; were
-        they always at the same places of the low image's pixels, the net would learn the grid that suits them.
+        corner: the rows and columns at the top and left that VGG does not see. A max pool looks at squares of
+        2x2 pixels; were they always at the same places of the low image's pixels, the net would learn the
+        grid that suits them.
         """
         seen = (slice(None), slice(corner[0], None), slice(corner[1], None))
         dy = self.xp.zeros_like(y)
@@ -181,7 +184,8 @@ class SuperResolutionTask:
         return images.sheet(rows, [["low", "bicubic", "net", "truth"]] * len(rows))
 
     def save_weights(self, path, iteration, losses):
-        """Write the net and how it was made; without folders' names, because the file is made to be shared."""
+        """Write the net and how it was made; without folders' names, because the file is made to be
+        shared."""
         s = self.settings
         about = {"kind": "superres", "summary": f"{self.title}, {iteration} iterations"}
         about |= {name: getattr(s, name) for name in ("factor", "loss", "degradation")}
@@ -191,10 +195,11 @@ class SuperResolutionTask:
 
 
 def train_superres(settings=None):
-    """Train a super-resolution net. `settings`: a SuperResSettings; without any, a short run on photos that ship.
+    """Train a super-resolution net. `settings`: a SuperResSettings; without any, a short run on photos that
+    ship.
 
-    Returns the Trainer when it has ended: `.net`; `.losses`, [{"iteration": 1, "feature": ..., "total": ...}, ...]; `.out`,
-    the folder; `.finished`, False after Ctrl-C. Raises UserError for settings that cannot work.
+    Returns the Trainer when it has ended: `.net`; `.losses`, [{"iteration": 1, "feature": ..., "total": ...},
+    ...]; `.out`, the folder; `.finished`, False after Ctrl-C. Raises UserError for settings that cannot work.
     """
     return run.train(SuperResolutionTask, settings or SuperResSettings())
 
@@ -203,8 +208,8 @@ def main(arguments=None):
     """The command `tinynst train_superres`."""
     parser = Parser(
         prog="tinynst train_superres",
-        description="Train a net that enlarges photos. Without any option: a short run on photos that ship, about two minutes "
-        "on two cores. Defaults are the paper's.",
+        description="Train a net that enlarges photos. Without any option: a short run on photos that ship, "
+        "about two minutes on two cores. Defaults are the paper's.",
     )
     SuperResSettings.add_options(parser)
     return 0 if train_superres(SuperResSettings(**vars(parser.parse_args(arguments)))).finished else 130
