@@ -187,8 +187,8 @@ class StyleTask:
             self._start_from(*s.start, build)
         if s.learn == "rows":
             self.net.learn_norms_only()
-        # A row of S has a gradient in one step of S, but Adam divides by the mean square over all steps: without
-        # this factor it would move sqrt(S) times slower than the norms of a net of one style.
+        # A row of S has a gradient in one step of S, but Adam divides by the mean square over all steps:
+        # without this factor it would move sqrt(S) times slower than the norms of a net of one style.
         factor = len(self.objectives) ** 0.5 if self.net.styles else 1.0
         norms = {
             name: factor for name in self.net.learnt() if name.endswith((".gamma", ".beta")) and factor > 1
@@ -360,9 +360,9 @@ def main(arguments=None):
     quick = ", ".join(f"{flag(name)} {value}" for name, value in FROM_A_NET.items())
     parser = Parser(
         prog="tinynst train",
-        description="Train a net that paints photos in the style of one painting or several. It starts from the "
-        "shipped net, which can already paint, so that ten minutes on two cores are enough; --init none is the "
-        "paper's way. Without any option: a short run on photos and a painting that ship, about two minutes.",
+        description="Train a net that paints photos in the style of one painting or several. It starts "
+        "from the shipped net, which can already paint, so that ten minutes on two cores are enough; --init "
+        "none is the paper's way. Without any option: a short run on photos and a painting that ship, about two minutes.",
         epilog="A run that starts from a net takes its --norm, --upsample, --width, --padding and losses, "
         f"and on the CPU {quick}, where they are not given. The shipped net is the start unless --init, "
         "--device cuda or an option of the net "
