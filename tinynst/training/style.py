@@ -362,11 +362,11 @@ def main(arguments=None):
         prog="tinynst train",
         description="Train a net that paints photos in the style of one painting or several. It starts "
         "from the shipped net, which can already paint, so that ten minutes on two cores are enough; --init "
-        "none is the paper's way. Without any option: a short run on photos and a painting that ship, about two minutes.",
+        "none is the paper's way. Without any option: a short run on photos and a painting that ship, "
+        "about two minutes.",
         epilog="A run that starts from a net takes its --norm, --upsample, --width, --padding and losses, "
         f"and on the CPU {quick}, where they are not given. The shipped net is the start unless --init, "
-        "--device cuda or an option of the net "
-        "is given.",
+        "--device cuda or an option of the net is given.",
     )
     StyleSettings.add_options(parser)
     return 0 if train(StyleSettings(**vars(parser.parse_args(arguments)))).finished else 130
