@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tinynst import cli
+from tinynst.data import styles
 from tinynst.errors import UserError
 from tinynst.networks import style_net
 from tinynst.ops.fast import parallel
@@ -27,7 +28,6 @@ from tinynst.tools.bench import (
     style_net_flops,
     vgg_flops,
 )
-from tinynst.training import run as runs
 from tinynst.training import style as train
 
 TINY = {"size": 32, "batch": 1, "width": 2, "device": "cpu"}
@@ -108,9 +108,9 @@ def test_the_counted_sizes_are_those_of_the_net():
 
 
 def test_the_step_is_the_trainers():
-    defaults = train._check(vars(train._parser().parse_args([])))
+    defaults = train.StyleSettings().to_dict()
     for kind, weights in (("content", bench_sides.CONTENT), ("style", bench_sides.STYLE)):
-        assert runs.layer_weights(defaults[f"{kind}_layers"], defaults[f"{kind}_weights"], kind) == weights
+        assert styles.layer_weights(defaults[f"{kind}_layers"], defaults[f"{kind}_weights"], kind) == weights
     assert (defaults["tv_weight"], defaults["style_size"], defaults["lr"]) == (
         bench_sides.TV,
         bench_sides.STYLE_SIZE,

@@ -1,3 +1,4 @@
+import concurrent.futures
 import itertools
 import random
 import signal
@@ -252,7 +253,8 @@ def test_several_paintings_make_one_net_with_a_row_for_each(two):
 
 
 def test_style_level_makes_paintings_count_alike(two, small):
-    """The plain photos' style loss is what was asked for, whichever painting; without it the two are far apart."""
+    """The plain photos' style loss is what was asked for, whichever painting; without it the two are far
+    apart."""
     vgg, photo = VGG16.load(), images.load(PHOTOS / "coffee.jpg", 256)[None]
     losses = []
     for name in ("night_cafe", "starry_night"):
@@ -268,7 +270,7 @@ def test_style_level_makes_paintings_count_alike(two, small):
 
 def test_each_round_of_steps_is_for_every_style_once():
     task = train.StyleTask.__new__(train.StyleTask)
-    task.settings, task.objectives = {"seed": 3}, {0: None, 2: None, 5: None}
+    task.settings, task.objectives = train.StyleSettings(seed=3), {0: None, 2: None, 5: None}
     rows = list(itertools.islice(task._rows(0), 30))
     assert all(sorted(rows[k : k + 3]) == [0, 2, 5] for k in range(0, 30, 3))
     assert len({tuple(rows[k : k + 3]) for k in range(0, 30, 3)}) > 1
@@ -276,7 +278,8 @@ def test_each_round_of_steps_is_for_every_style_once():
 
 
 def test_rows_of_many_styles_learn_faster_and_the_last_layer_as_fast_as_it_is_told(tmp_path, small):
-    """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it got."""
+    """Adam's first step is the learning rate whatever the gradient is, so that what moved says which share it
+    got."""
     out, moved = tmp_path / "run", {}
     train.main(
         [*small, *MANY, *TWO, "--iterations", "1", "--lr", "1e-3", "--lr-last", "0.1", "--out", str(out)]
@@ -353,7 +356,7 @@ def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two
         str(tmp_path / "one"),
     ]
     train.main(options)
-    said = capsys.readouterr().out.partition("cafe: begins as ")[2].partition(",")[0]
+    said = capsys.readouterr().out.partition("cafe: starts as ")[2].partition(",")[0]
     one, many = net_of(tmp_path / "one"), net_of(two)
     rows = [
         row for row in range(3) if all(np.array_equal(one[n], a[row]) for n, a in many.items() if a.ndim == 2)
@@ -424,7 +427,7 @@ def test_the_nearest_row_is_the_one_with_the_lowest_loss():
         (["--content-weights", "0", "--style-weights", "0", "--tv-weight", "0"], "nothing to learn"),
         (["--image-size", "8"], "--image-size is 8; it should be at least 32"),
         (["--iterations", "0"], "--iterations is 0"),
-        (["--lr", "-1"], "--lr is -1.0"),
+        (["--lr", "-1"], "--lr is -1;"),
         (["--lr-fall", "1.5"], "between 0 and 1"),
         (["--vgg", "nowhere.h5"], "nowhere.h5"),
         (["--init", "no-such-style"], "no-such-style"),
@@ -435,8 +438,8 @@ def test_the_nearest_row_is_the_one_with_the_lowest_loss():
         (["--preset", "no-such-style"], "no style called 'no-such-style' ships"),
         ([*TWO, str(PHOTOS / "../styles/night_cafe.jpg")], "two paintings are called night_cafe"),
         ([*TWO, "--norm", "batch"], "instance"),
-        (["--style-level", "-1"], "--style-level is -1.0"),
-        (["--lr-last", "-1"], "--lr-last is -1.0"),
+        (["--style-level", "-1"], "--style-level is -1;"),
+        (["--lr-last", "-1"], "--lr-last is -1;"),
     ],
 )
 def test_mistakes_end_in_one_line_and_write_nothing(options, message, tmp_path, monkeypatch):
@@ -474,3 +477,59 @@ def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path
     ):  # Adam's first steps are lr in size whatever the gradient is: near zero a rounding decides which way
         assert np.median(np.abs(cpu[name] - cuda[name])) < 1e-4, name  # of 2e-3 that each moved
     assert device.select("cuda") is strict
+
+
+def test_from_a_program_it_is_the_same_run(tmp_path, small):
+    """Settings as an object: one style as a string, a Path; the losses as they are in losses.csv, and a net
+    that runs."""
+    out = tmp_path / "run"
+    run = train.train(
+        train.StyleSettings(style=STYLES / "night_cafe.jpg", iterations=2, image_size=32, width=2, out=out)
+    )
+    assert run.finished and run.out == out and [row["iteration"] for row in run.losses] == [1, 2]
+    options = [
+        "--style",
+        str(STYLES / "night_cafe.jpg"),
+        "--iterations",
+        "2",
+        "--image-size",
+        "32",
+        "--width",
+        "2",
+    ]
+    train.main([*options, "--out", str(tmp_path / "command")])
+    assert (out / "losses.csv").read_bytes() == (tmp_path / "command/losses.csv").read_bytes()
+    assert same(run.net.parameters(), net_of(tmp_path / "command"))
+    with pytest.raises(TypeError, match=r"has no setting 'iteration'; did you mean iterations\?"):
+        train.StyleSettings(iteration=3)
+    with pytest.raises(UserError, match=r"--iterations is 2\.5; it should be of type int"):
+        train.StyleSettings(iterations=2.5)
+
+
+def test_a_run_outside_the_main_thread_sets_no_handlers(tmp_path, small):
+    settings = train.StyleSettings(iterations=1, image_size=32, width=2, batch=1, out=tmp_path / "run")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train.train, settings).result().finished
+
+
+def test_checkpoints_of_former_versions_are_resumed(tmp_path, small):
+    """Theirs held "inputs", and later "styles", among the settings, and options that no longer exist."""
+    options = [*small, "--batch", "1"]
+    train.main([*options, "--iterations", "4", "--out", str(tmp_path / "whole")])
+    train.main([*options, "--iterations", "2", "--out", str(tmp_path / "run")])
+    path = tmp_path / "run/checkpoint.h5"
+    arrays, state = checkpoint.load(path)
+    settings = state["settings"] | {"style": state["settings"]["style"][0], "inputs": state["inputs"]}
+    settings |= {"lr_decay_every": 0, "lr_decay_factor": 0.5}
+    for name in (
+        "preset",
+        "learn",
+        "style_level",
+        "padding",
+        "lr_last",
+    ):  # from before nets could have several styles
+        del settings[name]
+    checkpoint.save(path, arrays, {"iteration": 2, "settings": settings})
+    train.main(["--resume", "--iterations", "4", "--out", str(tmp_path / "run")])
+    assert same(net_of(tmp_path / "run"), net_of(tmp_path / "whole"))
+    assert (tmp_path / "run/losses.csv").read_bytes() == (tmp_path / "whole/losses.csv").read_bytes()

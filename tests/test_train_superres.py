@@ -1,3 +1,4 @@
+import argparse
 import signal
 import subprocess
 import sys
@@ -51,13 +52,11 @@ def same(a, b):
 
 
 def task(*options):
-    settings, _ = train_superres.runs.settings(
-        train_superres._parser(),
-        [*options, "--out", "run"],
-        {},
-        train_superres._complete,
-        train_superres._check,
-    )
+    parser = argparse.ArgumentParser()
+    train_superres.SuperResSettings.add_options(parser)
+    settings = train_superres.SuperResSettings(**vars(parser.parse_args([*options, "--out", "run"])))
+    settings.complete()
+    settings.check()
     return SuperResolutionTask(settings, np)
 
 
@@ -209,9 +208,7 @@ def test_resume_keeps_the_settings_and_knows_whose_run_it_is(tmp_path):
         UserError, match=r"--degradation cannot change on --resume: the run was started with paper"
     ):
         train_superres.main(["--resume", "--out", out, "--degradation", "bicubic"])
-    with pytest.raises(
-        UserError, match="was not started by tinynst train: go on with it by the command that did"
-    ):
+    with pytest.raises(UserError, match="was not started by tinynst train: use the command that started it"):
         train.main(["--resume", "--out", out])
     train_superres.main(["--resume", "--out", out, "--iterations", "8"])
     assert checkpoint.load(tmp_path / "run/checkpoint.h5")[1]["iteration"] == 8
@@ -242,7 +239,7 @@ def test_init_starts_a_feature_net_from_a_pixel_net(tmp_path):
         (["--loss", "pixel", "--feature-layers", "relu1_1"], "--feature-layers belongs to --loss feature"),
         (["--loss", "pixel", "--pixel-weight", "2"], "--pixel-weight belongs to --loss feature"),
         (["--loss", "pixel", "--grid-weight", "2"], "--grid-weight belongs to --loss feature"),
-        (["--pixel-weight", "-1"], "--pixel-weight is -1.0"),
+        (["--pixel-weight", "-1"], "--pixel-weight is -1;"),
         (["--grid-weight", "inf"], "--grid-weight is inf"),
         (["--tv-weight", "nan"], "--tv-weight is nan"),
         (["--iterations", "0"], "--iterations is 0"),

@@ -13,8 +13,7 @@ from tinynst.data import checkpoint, images
 from tinynst.data.files import only_run
 from tinynst.errors import UserError
 from tinynst.training.loop import Trainer, learning_rate
-
-SCHEDULE = {"lr": 0.05}
+from tinynst.training.run import TrainingSettings
 
 
 class Line:
@@ -59,6 +58,9 @@ class LineTask:
         value = math.nan if k == self.spoil_at else float((error**2).mean())
         return {"square": value, "total": value}
 
+    def state(self):
+        return {}
+
     def sheet(self):
         return np.full((4, 4, 3), 7, np.uint8)
 
@@ -66,11 +68,12 @@ class LineTask:
         checkpoint.save(path, {"net": self.net.p}, {"iteration": iteration, "losses": losses})
 
 
-def train(task, out, iterations, every=10, resume=False, schedule=SCHEDULE):
-    trainer = Trainer(task, out, iterations, schedule, every, {"note": "x"})
+def train(task, out, iterations, every=10, resume=False):
+    trainer = Trainer(task, TrainingSettings(out=out, iterations=iterations, every=every, lr=0.05))
     if resume:
         trainer.resume(*checkpoint.load(out / "checkpoint.h5"))
-    return trainer, trainer.run()
+    trainer.run()
+    return trainer, trainer.finished
 
 
 def test_a_run_learns_and_writes_everything(tmp_path):
@@ -88,7 +91,7 @@ def test_a_run_learns_and_writes_everything(tmp_path):
         "000300.png",
     ]
     arrays, state = checkpoint.load(tmp_path / "checkpoint.h5")
-    assert state["iteration"] == 300 and state["settings"] == {"note": "x"}
+    assert state["iteration"] == 300 and state["settings"]["lr"] == 0.05
     assert np.array_equal(arrays["net"]["a"], task.net.p["a"]) and set(arrays) == {"net", "m", "v"}
     _, about = checkpoint.load(tmp_path / "weights.h5")
     last = [float(row.split(",")[2]) for row in rows[-100:]]
@@ -151,19 +154,14 @@ def test_the_signal_handlers_are_given_back(tmp_path):
 def test_learning_rate_schedules():
     rates = [learning_rate(k, 10, 1.0) for k in range(10)]
     assert rates == [1.0] * 10
-    assert [learning_rate(k, 10, 1.0, decay_every=4, decay_factor=0.5) for k in (0, 3, 4, 8)] == [
-        1,
-        1,
-        0.5,
-        0.25,
-    ]
+    assert [learning_rate(k, 10, 1.0, rise=4) for k in (0, 1, 3, 4)] == [0.25, 0.5, 1, 1]
     fall = [learning_rate(k, 10, 1.0, fall=0.5) for k in range(10)]
     assert fall[:6] == [1] * 6 and np.allclose(fall[5:], [1, 0.8, 0.6, 0.4, 0.2])
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     task = LineTask()
-    with only_run(tmp_path), pytest.raises(UserError, match="another run is at work"):
+    with only_run(tmp_path), pytest.raises(UserError, match="another run uses"):
         train(task, tmp_path, 5)
     assert task.seen == [] and not (tmp_path / "checkpoint.h5").exists()
     train(task, tmp_path, 5)
@@ -182,7 +180,7 @@ def test_a_checkpoint_of_another_net_is_refused(tmp_path):
     arrays, state = checkpoint.load(tmp_path / "checkpoint.h5")
     arrays["m"]["a"] = np.zeros((1, 2), np.float32)
     with pytest.raises(UserError, match="does not fit this net: a has shape"):
-        Trainer(LineTask(), tmp_path, 5, SCHEDULE, 2, {}).resume(arrays, state)
+        Trainer(LineTask(), TrainingSettings(out=tmp_path)).resume(arrays, state)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

@@ -25,7 +25,17 @@ _DEFINED_IN = {
     "check": "gradcheck",
     "use": "swap",
 }
-_SUBMODULES = ("ops", "losses", "optim", "networks", "gradcheck", "stylize", "train", "train_superres", "superres")
+_SUBMODULES = (
+    "ops",
+    "losses",
+    "optim",
+    "networks",
+    "gradcheck",
+    "stylize",
+    "train",
+    "train_superres",
+    "superres",
+)
 __all__ = [*_DEFINED_IN, *_SUBMODULES]
 
 

@@ -4,8 +4,8 @@
     class StyleSettings(Settings):
         lr: float = option(1e-3, "Adam's learning rate", least=0)
 
-`StyleSettings(lr=0.01)` is what `--lr 0.01` gives: one list of names, defaults, bounds and help texts for
-both. `settings.given` holds the names that were given, as opposed to left at their defaults.
+`StyleSettings(lr=0.01)` is what `--lr 0.01` gives: names, defaults, bounds and help texts are written once.
+`settings.given` holds the names that were given, as opposed to left at their defaults.
 """
 
 import argparse
@@ -28,53 +28,61 @@ def option(default, help, *, least=-math.inf, most=math.inf, **argument):
 
 
 class Settings:
-    """The base of all settings. Raises TypeError for an unknown name, UserError for a value out of bounds."""
+    """The base of all settings. None stands for the default; a list may be given as its only element, a
+    string as a Path. Raises TypeError for an unknown name, UserError for a value of the wrong type or out of
+    bounds."""
 
     def __init__(self, **given):
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name in given.keys() - fields.keys():
             close = difflib.get_close_matches(name, fields, 1)
-            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(fields)}"
-            raise TypeError(f"{type(self).__name__} has no setting {name!r}{meant}")
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+            raise TypeError(f"{type(self).__name__} has no setting {name!r}; {hint}")
+        self.given = frozenset(name for name, value in given.items() if value is not None)
         for name, field in fields.items():
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-            setattr(self, name, given.get(name, default))
-        self.given = frozenset(given)
+            setattr(self, name, _converted(field, given[name]) if name in self.given else default)
         self.check_bounds()
 
     def check_bounds(self):
-        """Raise UserError for a number that is out of bounds, or a word that is not one of the choices."""
+        """Raise UserError for a number that is out of bounds, an empty text, or a value that is not one of
+        the choices."""
         for field in dataclasses.fields(self):
             value, data = getattr(self, field.name), field.metadata
-            for each in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(each, int | float) and not isinstance(each, bool):
-                    if not data["least"] <= each <= data["most"] or math.isinf(each):
-                        raise UserError(f"{flag(field.name)} is {each:g}; it should be {_bounds(data)}")
-                choices = data["argument"].get("choices")
+            choices = data["argument"].get("choices")
+            for each in value if isinstance(value, list) else [value]:
+                if each == "":
+                    raise UserError(f"{flag(field.name)} is empty")
+                if isinstance(each, int | float) and (
+                    not data["least"] <= each <= data["most"] or math.isinf(each)
+                ):
+                    raise UserError(f"{flag(field.name)} is {each:g}; it should be {_bounds(data)}")
                 if choices and each is not None and each not in choices:
-                    raise UserError(
-                        f"{flag(field.name)} is {each!r}; choose from {', '.join(map(str, choices))}"
-                    )
+                    names = ", ".join(map(str, choices))
+                    raise UserError(f"{flag(field.name)} is {each!r}; choose from {names}")
 
     def to_dict(self):
-        """{name: value}, as JSON can hold it."""
+        """{name: value}, which JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
     def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`. What is not given
-        is absent from the result of `parse_args`, so `cls(**vars(parser.parse_args()))` knows what was."""
+        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or {name:
+        its option} where it is called something else. What is not given is absent from the result of
+        `parse_args`, so that `cls(**vars(parser.parse_args()))` knows which were given."""
         for field in dataclasses.fields(cls):
             if names is None or field.name in names:
-                default = getattr(cls(), field.name)
+                renamed = names[field.name] if isinstance(names, dict) else flag(field.name)
                 kind, several = _kind(field.type)
-                how = (
-                    {"action": "store_true"}
-                    if kind is bool
-                    else {"type": kind} | ({"nargs": "+"} if several else {})
+                how = {"action": "store_true"} if kind is bool else {"type": kind}
+                how |= {"nargs": "+"} if several else {}
+                default = getattr(cls(), field.name)
+                shown = " ".join(map(str, default)) if isinstance(default, list) else default
+                text = field.metadata["help"] + (
+                    f" (default: {shown})" if default or type(default) in (int, float) else ""
                 )
-                how |= {"help": _with_default(field.metadata["help"], default), "default": argparse.SUPPRESS}
-                parser.add_argument(flag(field.name), **how | field.metadata["argument"])
+                how |= {"dest": field.name, "help": text, "default": argparse.SUPPRESS}
+                parser.add_argument(renamed, **how | field.metadata["argument"])
 
 
 def flag(name):
@@ -84,11 +92,12 @@ def flag(name):
 
 def _bounds(data):
     """In words: "at least 1", "between 0 and 1"."""
-    if data["least"] > -math.inf and data["most"] < math.inf:
-        return f"between {data['least']:g} and {data['most']:g}"
-    if math.isinf(data["most"]):
-        return f"at least {data['least']:g}" if data["least"] > -math.inf else "a finite number"
-    return f"at most {data['most']:g}"
+    least, most = data["least"], data["most"]
+    if least > -math.inf and most < math.inf:
+        return f"between {least:g} and {most:g}"
+    if least > -math.inf:
+        return f"at least {least:g}"
+    return f"at most {most:g}" if most < math.inf else "a finite number"
 
 
 def _kind(annotation):
@@ -99,8 +108,16 @@ def _kind(annotation):
     return _kind(inner[0]) if inner else (annotation, False)
 
 
-def _with_default(text, default):
-    if default is None or default is False or default == []:
-        return text
-    shown = " ".join(map(str, default)) if isinstance(default, list) else default
-    return f"{text} (default: {shown})"
+def _converted(field, value):
+    """`value` in the type of its setting: 3 as 3.0, a Path as a string, one style as a list of one."""
+    kind, several = _kind(field.type)
+    values = value if several and isinstance(value, list | tuple) else [value]
+    try:
+        if kind is not str and any(
+            kind(each) != each and each == each for each in values
+        ):  # NaN: see check_bounds
+            raise ValueError
+        converted = [kind(each) for each in values]
+    except (TypeError, ValueError):
+        raise UserError(f"{flag(field.name)} is {value!r}; it should be of type {kind.__name__}") from None
+    return converted if several else converted[0]

@@ -21,14 +21,15 @@ from tqdm import tqdm
 from .. import device
 from ..data import images, styles, weights
 from ..data.files import only_run, written_whole
+from ..data.styles import layer_weights
 from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks import VGG16
 from ..samples import STYLES
 from ..settings import Settings, option
-from ..training.run import layer_weights
+from ..training.run import load_painting
 from . import metrics
-from .optimize import descend, load_style, noise
+from .optimize import descend, noise
 from .stylize import load_style as load_net
 
 TERMS = ("content", "style", "tv", "total")
@@ -142,7 +143,7 @@ class Goal:
 
     def objective(self, vgg, xp):
         s = self.settings
-        image = xp.asarray(load_style(self.painting, s["style_size"])[None])
+        image = xp.asarray(load_painting(self.painting, s["style_size"])[None])
         return StyleObjective(vgg, image, s["content"], s["style"], s["tv"])
 
 
@@ -190,7 +191,7 @@ def _objective_settings(painting, recorded, style_weights):
     """All that an objective depends on, for JSON: equal settings give equal curves."""
     content = layer_weights(recorded["content_layers"], recorded["content_weights"], "content")
     style = layer_weights(recorded["style_layers"], style_weights or recorded["style_weights"], "style")
-    pixels = hashlib.sha256(load_style(painting, recorded["style_size"]).tobytes()).hexdigest()
+    pixels = hashlib.sha256(load_painting(painting, recorded["style_size"]).tobytes()).hexdigest()
     known = {"painting": painting.name, "pixels": pixels, "style_size": recorded["style_size"]}
     return known | {"content": content, "style": style, "tv": recorded["tv_weight"]}
 

@@ -17,9 +17,10 @@ from ..losses import StyleObjective
 from ..networks.vgg import STYLE_LAYERS
 from ..samples import PHOTOS, STYLES
 from ..settings import Settings, option
+from ..training.run import load_painting
 from . import evaluate_style
 from .metrics import psnr
-from .optimize import descend, load_style, noise
+from .optimize import descend, noise
 
 INVERTED = ("relu2_2", "relu3_3", "relu4_3", "relu5_1", "relu5_3")
 # The smoothing has to suit the layer: a deep layer's loss is small and depends little on single pixels, so a
@@ -115,7 +116,7 @@ def main(arguments=None):
     paths = images.find(s.photos or [PHOTOS / "chelsea.jpg", PHOTOS / "neuschwanstein.jpg"])
     photos = [evaluate_style.middle(images.load(path, s.size), s.size) for path in paths]
     net, objective, settings = evaluate_style.net_and_objective(s.style, device.select(s.device))
-    painting = load_style(STYLES / settings["painting"], 2 * s.size)
+    painting = load_painting(STYLES / settings["painting"], 2 * s.size)
     for figure in s.only:
         if figure == 3:
             rows, captions = inversion(objective.vgg, photos[0], s.evaluations)

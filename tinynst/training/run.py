@@ -1,165 +1,175 @@
-"""What the training commands share: their common options, a folder for each run, and going on with one that was stopped."""
+"""What all runs share: settings, a folder, a checkpoint to resume from; for training also weights to start
+from."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from ..cli import given
+from .. import device
 from ..data import checkpoint, images, weights
-from ..data.styles import layer_weights  # noqa: F401 (also for tools)
+from ..data.photos import warn
 from ..errors import UserError
+from ..samples import PHOTOS
+from ..settings import Settings, flag, option
 from .loop import Trainer
 
-# What may change on --resume: where things lie (that they are the same is checked), how long and where to go on
-FREE_ON_RESUME = ("resume", "out", "iterations", "every", "device", "style", "content", "samples", "vgg")
-SCHEDULE = {
-    "lr": "lr",
-    "rise": "lr_rise",
-    "decay_every": "lr_decay_every",
-    "decay_factor": "lr_decay_factor",
-    "fall": "lr_fall",
-}
+SMALLEST = 16  # pixels of a painting's shorter side
+# Names that settings in checkpoints had once
+FORMER = {"inputs", "styles", "lr_decay_every", "lr_decay_factor", "layer"}
 
 
-def add_run_options(parser, name):
-    """What to learn from, where the results go (`name` describes the new folder) and from what to start."""
-    add = parser.add_argument
-    add(
-        "--content",
-        metavar="FOLDER|FILE.h5",
-        help="photos, or a file that `tinynst dataset` packed (default: 80 photos that ship)",
+@dataclasses.dataclass(init=False)
+class RunSettings(Settings):
+    """What every run has. A subclass adds `command` and `name`, that of a new folder."""
+
+    out: str | None = option(None, "folder for the results (default: a new one in runs/)", metavar="FOLDER")
+    resume: bool = option(False, "continue the run in --out with the settings it was started with")
+    iterations: int = option(200, "number of steps", least=1)
+    every: int = option(500, "steps between checkpoints, each with a plot and test images", least=1)
+    seed: int = option(0, "of all random numbers", least=0)
+    vgg: str | None = option(None, "another VGG-16 file in Keras's layout", metavar="FILE.h5")
+    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+
+    free = frozenset(("resume", "out", "every", "device", "vgg"))  # what may change on --resume
+
+    def complete(self):
+        """Fill in the defaults that depend on other settings, and make paths absolute: a run may be resumed
+        elsewhere."""
+        self.vgg = self.vgg and str(Path(self.vgg).absolute())
+        if not self.out:
+            k, self.out = 1, f"runs/{self.name}"
+            while Path(self.out).exists():
+                k += 1
+                self.out = f"runs/{self.name}-{k}"
+
+    def check(self):
+        """Raise UserError for settings that cannot work, before any work is done."""
+        self.check_bounds()
+
+    def use(self, values):
+        """Replace defaults by `values`; what was given stays."""
+        for name in values.keys() - self.given:
+            setattr(self, name, values[name])
+
+
+@dataclasses.dataclass(init=False)
+class TrainingSettings(RunSettings):
+    """What every training run has."""
+
+    content: str | None = option(None, "photos (default: 80 that ship)", metavar="FOLDER|FILE.h5")
+    samples: list[str] | None = option(None, "test photos (default: three that ship)", metavar="IMAGE")
+    init: str | None = option(
+        None, "start from these weights; none: from random ones", metavar="NAME|FILE.h5|none"
     )
-    add("--out", metavar="FOLDER", help=f"where the results go (default: runs/{name}, a new folder)")
-    add(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --out, with the settings it was started with",
-    )
-    add("--init", metavar="NAME|FILE.h5|none", help="start from these weights; none: from random ones")
-    add("--samples", metavar="IMAGE", nargs="+", help="test photos (default: three that ship)")
-    add(
-        "--vgg",
-        metavar="FILE.h5",
-        help="another VGG-16 file in Keras's layout, in place of the one that ships",
-    )
+    batch: int = option(4, "photos per step", least=1)
+    image_size: int = option(256, "side of the square crops, in pixels", least=32)
+    tv_weight: float = option(0.0, "weight of the total variation: more is smoother", least=0, metavar="W")
+    lr: float = option(1e-3, "Adam's learning rate", least=0)
+    lr_rise: int = option(0, "let it rise from zero over the first N steps", least=0, metavar="N")
+    lr_fall: float = option(0.0, "let it fall to zero over this last part of the run", least=0, most=1)
+
+    free = RunSettings.free | {"iterations", "style", "content", "samples"}
+    start = None  # (arrays, about) of the weights at `init`; None: random weights, or a run that is resumed
+    test_photos = ()
+
+    def complete(self):
+        super().complete()
+        self.content = str(Path(self.content or PHOTOS).absolute())
+        samples = images.find(self.samples or [PHOTOS / name for name in self.test_photos])
+        self.samples = [str(path.absolute()) for path in samples]
+
+    def start_from(self, path):
+        """Read the weights at `path`. Raises UserError where they are not finite."""
+        self.init, self.start = str(Path(path).absolute()), weights.load(path)
+        if not all(np.isfinite(array).all() for array in self.start[0].values()):
+            raise UserError(f"--init {path} holds numbers that are not finite: that training diverged")
+
+    def public(self):
+        """The settings as they are stored in weights: names without folders, and not where and how the run
+        was done."""
+        private = ("out", "resume", "samples", "every", "device")
+        s = {name: value for name, value in self.to_dict().items() if name not in private}
+        s |= {"style": [Path(path).name for path in s["style"]]} if "style" in s else {}
+        return s | {name: Path(s[name]).name for name in ("content", "init", "vgg") if s[name]}
 
 
-def add_schedule_options(parser):
-    """How the learning rate changes, and what else concerns the loop."""
-    add = parser.add_argument
-    add("--lr", type=float, default=1e-3, help="Adam's learning rate")
-    add("--lr-rise", type=int, default=0, metavar="N", help="let it rise from zero over the first N steps")
-    add(
-        "--lr-decay-every",
-        type=int,
-        default=0,
-        metavar="N",
-        help="multiply it by --lr-decay-factor every N steps (0: never)",
-    )
-    add("--lr-decay-factor", type=float, default=0.5, metavar="F", help="see --lr-decay-every")
-    add(
-        "--lr-fall",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="let it fall to zero over this last share of the run",
-    )
-    add("--seed", type=int, default=0, help="of the first weights and of the photos' order")
-    add(
-        "--every",
-        type=int,
-        default=500,
-        help="steps between checkpoints, with a plot and a sheet of test photos",
-    )
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
-
-
-def check_schedule(s):
-    """Refuse settings that every training command has and that cannot work."""
-    for name in ("iterations", "batch", "width", "every"):
-        at_least(s, name, 1)
-    for name in ("lr", "lr_rise", "lr_decay_every", "seed"):
-        at_least(s, name, 0)
-    for name in ("lr_fall", "lr_decay_factor"):
-        if not 0 <= s[name] <= 1:
-            raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be between 0 and 1")
-
-
-def at_least(s, name, least):
-    """Refuse a number that is smaller, infinite or none."""
-    if not least <= s[name] < float("inf"):
-        raise UserError(f"--{name.replace('_', '-')} is {s[name]}; it should be at least {least}")
-
-
-def settings(parser, arguments, short_run, complete, check):
-    """The settings of this run and, when it is resumed, its checkpoint.
-
-    short_run: the options of a run without any argument
-    complete:  takes the options and the dict of those that were given, and fills in what has no default in the parser
-    check:     takes the settings and returns them, spelt out; raises UserError for those that cannot work
-    """
-    options, explicit = vars(parser.parse_args(arguments)), given(parser, arguments)
-    for name, value in explicit.items():
-        if value == "" or (isinstance(value, list) and "" in value):
-            raise UserError(f"--{name.replace('_', '-')} is empty")
-    found = None
-    if options["resume"]:
-        if not options["out"]:
-            raise UserError("--resume needs --out, the folder of the run to go on with")
-        found = checkpoint.load(Path(options["out"]) / "checkpoint.h5")
-        if not found[1]["settings"].keys() <= {*options, "inputs", "styles"}:
-            raise UserError(
-                f"the run in {options['out']} was not started by {parser.prog}: go on with it by the command that did"
-            )
-        started = {**options, **found[1]["settings"]}
-        for name in explicit.keys() - set(FREE_ON_RESUME):
-            if check({**started, name: explicit[name]})[name] != started[name]:
-                shown = name.replace("_", "-")
-                raise UserError(
-                    f"--{shown} cannot change on --resume: the run was started with {started[name]}"
-                )
-        options = {**started, **{name: explicit[name] for name in FREE_ON_RESUME if name in explicit}}
-    elif not explicit:
-        options.update(short_run)
-    return check(complete(options, explicit)), found
-
-
-def fresh_folder(name):
-    """runs/NAME, or runs/NAME-2, ... : never one that is there already."""
-    k = 1
-    while (folder := Path("runs") / (name if k == 1 else f"{name}-{k}")).exists():
-        k += 1
-    return str(folder)
-
-
-def absolute(s):
-    """Paths that still lead there when the run is resumed from another folder."""
-    s = {**s, **{name: str(Path(s[name]).absolute()) for name in ("content", "vgg") if s.get(name)}}
-    s["init"] = s["init"] if s["init"] in (None, "none") else str(Path(s["init"]).absolute())
-    for name in {"style", "samples"} & s.keys():
-        s[name] = [str(path.absolute()) for path in images.find(s[name])]
-    return s
-
-
-def check_folder(s, resumed):
-    """Nothing that is there may be lost, and no picture of ours be trained on."""
-    out = Path(s["out"])
+def begin(settings):
+    """Return (settings, arrays, state): the complete settings of the run, and when it is resumed what its
+    checkpoint holds (otherwise None and {}). Raises UserError for settings that cannot work and where results
+    would be lost."""
+    s, arrays, state = (*_resumed(settings),) if settings.resume else (copy.copy(settings), None, {})
+    s.complete()
+    s.check()
+    out = Path(s.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; it should be a folder")
-    if not resumed and any((out / name).exists() for name in ("checkpoint.h5", "weights.h5")):
-        raise UserError(f"{out} holds a run already: go on with it with --resume, or choose another --out")
-    if Path(s["content"]).resolve() in (out.resolve(), *out.resolve().parents):
+    if not arrays and any((out / name).exists() for name in ("checkpoint.h5", "weights.h5", "result.png")):
+        raise UserError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+    if s.content and Path(s.content).resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(
-            f"--out {out} lies inside --content {s['content']}: its pictures would be trained on; choose another"
+            f"--out {out} lies inside --content {s.content}: its images would be trained on; choose another"
         )
+    return s, arrays, state
 
 
-def read_init(path):
-    """The arrays of the weights of --init, and what they say of themselves. Raises UserError where they are not finite."""
-    arrays, about = weights.load(path)
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UserError(f"--init {path} holds numbers that are not finite: that training diverged")
-    return arrays, about
+def _resumed(settings):
+    """The settings that the run in settings.out was started with, except those that may change, and its
+    checkpoint."""
+    if not settings.out:
+        raise UserError("--resume needs --out, the folder of the run to continue")
+    arrays, state = checkpoint.load(Path(settings.out) / "checkpoint.h5")
+    kind, recorded = type(settings), state["settings"]
+    names = {field.name for field in dataclasses.fields(settings)}
+    foreign = recorded.keys() - names - FORMER
+    started = None if foreign else kind(**{name: recorded[name] for name in names & recorded.keys()})
+    if foreign or started.command != settings.command:
+        raise UserError(
+            f"the run in {settings.out} was not started by {settings.command}: "
+            "use the command that started it"
+        )
+    if recorded.get("lr_decay_every"):
+        warn("--lr-decay-every no longer exists: from here on the learning rate does not decay")
+    before, now = started.to_dict(), {name: getattr(settings, name) for name in settings.given}
+    for name in settings.given - started.free:
+        changed = kind(**before | {name: now[name]})
+        changed.check()
+        if getattr(changed, name) != before[name]:
+            raise UserError(
+                f"{flag(name)} cannot change on --resume: the run was started with {before[name]}"
+            )
+    state = {
+        name: recorded[name] for name in ("inputs", "styles") if name in recorded
+    } | state  # where they once were
+    return kind(**before | {name: now[name] for name in settings.given & started.free}), arrays, state
+
+
+def train(task_class, settings):
+    """Train as `settings` say and return the Trainer: .net, .losses, .out, .finished (False after Ctrl-C)."""
+    s, arrays, state = begin(settings)
+    task = task_class(s, device.select(s.device), state)
+    trainer = Trainer(task, s)
+    if arrays:
+        trainer.resume(arrays, state)
+    out = trainer.out
+    results = {"weights": f"{out / 'weights.h5'}  ({task.use.format(out / 'weights.h5')})"}
+    results |= {"losses": out / "losses.png", "picture": out / "samples" / f"{s.iterations:06}.png"}
+    return carry_out(
+        trainer, s, f"{task.title}: {len(task.dataset)} photos, {s.iterations} iterations", results
+    )
+
+
+def carry_out(loop, settings, what, results):
+    """Run `loop` and return it; say before it `what` is done, and after it where the results are."""
+    print(f"{what}; results in {loop.out}")
+    loop.run()
+    if not loop.finished:
+        resume = f"{settings.command} --out {loop.out} --resume"
+        print(f"stopped at iteration {loop.iteration}, saved; continue with: {resume}")
+    for name, where in results.items() if loop.finished else ():
+        print(f"{name + ':':8} {where}")
+    return loop
 
 
 def load_init(net, arrays, path, options):
@@ -170,33 +180,19 @@ def load_init(net, arrays, path, options):
         raise UserError(f"--init {path} does not fit {options}: {error}") from None
 
 
-def given_away(s):
-    """The settings as they go into weights: what was learnt from what, without folders, and not where and how it ran."""
-    s = {k: v for k, v in s.items() if k not in ("out", "resume", "samples", "every", "device", "inputs")}
-    s |= {"style": [Path(path).name for path in s["style"]]} if "style" in s else {}
-    return s | {k: Path(s[k]).name for k in ("content", "init", "vgg") if s.get(k)}
-
-
-def train(task, s, found, title, command, use):
-    """Run `task` to its end and say where everything is; returns the exit status. `use` shows what the weights are for."""
-    inputs = task.inputs()
-    for name, value in s.setdefault("inputs", inputs).items():
-        if value != inputs[name]:
-            where = ", ".join(s["style"]) if name == "painting" else s["content"]
-            raise UserError(
-                f"{where} has changed since the run was started ({name}: {str(value)[:8]}, now {str(inputs[name])[:8]})"
-            )
-    schedule = {name: s[option] for name, option in SCHEDULE.items()}
-    trainer = Trainer(task, s["out"], s["iterations"], schedule, s["every"], s)
-    if found:
-        trainer.resume(*found)
-    out = Path(s["out"])
-    print(f"{title}: {len(task.dataset)} photos, {s['iterations']} iterations; results in {out}")
-    finished = trainer.run()
-    if not finished:
-        print(f"stopped at iteration {trainer.iteration}, saved; go on with: {command} --out {out} --resume")
-        return 130
-    print(f"weights: {out / 'weights.h5'}  ({use.format(out / 'weights.h5')})")
-    print(f"losses:  {out / 'losses.png'}")
-    print(f"picture: {out / 'samples' / f'{trainer.iteration:06}.png'}")
-    return 0
+def load_painting(path, longer_side, least=SMALLEST):
+    """The painting at `path`, (H, W, 3) float32, RGB in 0..255, resized to `longer_side` pixels. Raises
+    UserError for one smaller than SMALLEST pixels, and where the resized one has a side below `least`."""
+    width, height = images.open_rgb(path).size
+    if min(width, height) < SMALLEST:
+        raise UserError(
+            f"--style {path} is {width}x{height} pixels: at least {SMALLEST}x{SMALLEST} make a style"
+        )
+    painting = images.load(path, max(1, round(longer_side)), side="long")
+    height, width = painting.shape[:2]
+    if min(width, height) < least:
+        larger = "give a larger --style-size (optimize: --style-scale or --size)"
+        raise UserError(
+            f"--style {path} would be used at {width}x{height} pixels, less than {least}: {larger}"
+        )
+    return painting
