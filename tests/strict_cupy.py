@@ -45,7 +45,11 @@ SAME_AS_NUMPY = """
 # Keywords. NumPy has more: where=, initial=, correction=, device=, like=, subok=, casting= or order= of most functions.
 ELEMENTWISE_KEYWORDS = set("out dtype".split())
 KEYWORDS = set("axis axes copy ddof dtype keepdims out".split())
-MORE_KEYWORDS = {"pad": {"mode", "constant_values"}, "allclose": {"rtol", "atol"}, "isclose": {"rtol", "atol"}}
+MORE_KEYWORDS = {
+    "pad": {"mode", "constant_values"},
+    "allclose": {"rtol", "atol"},
+    "isclose": {"rtol", "atol"},
+}
 NO_KEYWORDS = {"where", "einsum", "may_share_memory", "shares_memory"}
 PAD_MODES = set("constant edge empty linear_ramp maximum mean minimum reflect symmetric wrap".split())
 
@@ -112,7 +116,9 @@ def _check_written(array):
 def _check_arguments(name, data, options, keywords, scalars):
     allowed = (ELEMENTWISE_KEYWORDS if scalars else KEYWORDS) | MORE_KEYWORDS.get(name, set())
     if unknown := keywords.keys() - (set() if name in NO_KEYWORDS else allowed):
-        raise TypeError(f"{name}(): CuPy, or the list in strict_cupy.py, does not have the keywords {sorted(unknown)}")
+        raise TypeError(
+            f"{name}(): CuPy, or the list in strict_cupy.py, does not have the keywords {sorted(unknown)}"
+        )
     if name == "pad" and keywords.get("mode", "constant") not in PAD_MODES:
         raise ValueError(f"pad(): CuPy does not support the mode {keywords['mode']!r}")
     for i, value in enumerate(data):
@@ -122,7 +128,9 @@ def _check_arguments(name, data, options, keywords, scalars):
     if keywords.get("out") is not None and not isinstance(keywords["out"], ndarray):
         raise _unsupported(keywords["out"])
     if any(map(_holds_array, [*options, *(value for key, value in keywords.items() if key != "out")])):
-        raise TypeError(f"{name}(): axes, shapes and other options are Python numbers, not arrays; out= goes by name")
+        raise TypeError(
+            f"{name}(): axes, shapes and other options are Python numbers, not arrays; out= goes by name"
+        )
 
 
 def _call(name, function, args, keywords, data, scalars=False):
@@ -182,7 +190,9 @@ class ndarray:
         )
 
     def __array_function__(self, function, kinds, args, kwargs):
-        raise TypeError(f"np.{function.__name__} on a CuPy array: call the function of the array's own module")
+        raise TypeError(
+            f"np.{function.__name__} on a CuPy array: call the function of the array's own module"
+        )
 
     def __getattr__(self, name):
         raise _unknown(f"ndarray.{name}")
@@ -230,7 +240,9 @@ class ndarray:
             raise _unsupported(value)
         value = _unwrap(value)
         if isinstance(value, np.ndarray):
-            if not arrays and _same(target, value):  # the assignment after x[1:] += y: it has been done in place
+            if not arrays and _same(
+                target, value
+            ):  # the assignment after x[1:] += y: it has been done in place
                 return
             if arrays and value.size > 1:
                 _check_repeated(self._array.shape, index)
@@ -262,7 +274,14 @@ BINARY = {
     "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
     "matmul": "matmul",
 }  # fmt: skip
-COMPARE = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+COMPARE = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+}
 TO_HOST = {
     "__bool__": bool, "__int__": int, "__float__": float, "__repr__": repr, "__str__": str,
     "item": np.ndarray.item, "tolist": np.ndarray.tolist,
@@ -280,7 +299,11 @@ def _add_attributes():
         setattr(ndarray, f"__{operator}__", lambda self, other, name=name: getattr(cupy, name)(self, other))
     for operator, name in BINARY.items():
         setattr(ndarray, f"__r{operator}__", lambda self, other, name=name: getattr(cupy, name)(other, self))
-        setattr(ndarray, f"__i{operator}__", lambda self, other, name=name: getattr(cupy, name)(self, other, out=self))
+        setattr(
+            ndarray,
+            f"__i{operator}__",
+            lambda self, other, name=name: getattr(cupy, name)(self, other, out=self),
+        )
     for name, convert in TO_HOST.items():
         setattr(ndarray, name, lambda self, convert=convert: convert(self.get()))
     for operator, name in UNARY.items():

@@ -74,13 +74,17 @@ def test_other_errors_of_cupy(like_cupy):
 
 def test_a_name_that_is_not_listed_says_what_to_do(strict):
     for call in (lambda: strict.errstate, lambda: strict.ones(2).itemset, lambda: strict.cuda.graph):
-        with pytest.raises(AttributeError, match=r"check that CuPy has it.*add it to a list in tests/strict_cupy\.py"):
+        with pytest.raises(
+            AttributeError, match=r"check that CuPy has it.*add it to a list in tests/strict_cupy\.py"
+        ):
             call()
 
 
 def test_every_listed_name_is_in_cupy():
     cupy = pytest.importorskip("cupy", reason="no CuPy to compare the lists with")
-    of_module = [name for name, value in vars(strict_cupy.cupy).items() if not name.startswith("_") and callable(value)]
+    of_module = [
+        name for name, value in vars(strict_cupy.cupy).items() if not name.startswith("_") and callable(value)
+    ]
     assert [name for name in of_module if not hasattr(cupy, name)] == ["reset_counters"]
     assert all(hasattr(cupy.ndarray, name) for name in (strict_cupy.METHODS + strict_cupy.FACTS).split())
 
@@ -120,8 +124,20 @@ def test_writing_where_elements_overlap_fails(strict):
         (lambda cp, x: x[cp.asarray([0, 2])], 2),
         (lambda cp, x: x.__setitem__(slice(1), 0), 1),
         (lambda cp, x: x.fill(1), 1),
-        (lambda cp, x: (x.astype(x.dtype, copy=False), cp.asarray(x), cp.empty_like(x), x.reshape(4, 3), x[1:, ::2]), 0),
-        (lambda cp, x: (x[1, 1], cp.moveaxis(x.T, 0, 1), cp.broadcast_to(x, (2, 3, 4)), x.ravel(), x.size), 0),
+        (
+            lambda cp, x: (
+                x.astype(x.dtype, copy=False),
+                cp.asarray(x),
+                cp.empty_like(x),
+                x.reshape(4, 3),
+                x[1:, ::2],
+            ),
+            0,
+        ),
+        (
+            lambda cp, x: (x[1, 1], cp.moveaxis(x.T, 0, 1), cp.broadcast_to(x, (2, 3, 4)), x.ravel(), x.size),
+            0,
+        ),
     ],
 )
 def test_launches_are_counted(strict, call, launches):
@@ -180,7 +196,9 @@ def test_import_finds_the_stand_in_during_its_test_only(strict, monkeypatch):
 def test_skipped_gpu_tests_are_reported_in_one_line(tmp_path):
     for name in ("conftest.py", "strict_cupy.py"):
         shutil.copy(Path(__file__).with_name(name), tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a GPU\nfilterwarnings = error\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n    gpu: needs a GPU\nfilterwarnings = error\n"
+    )
     (tmp_path / "test_here.py").write_text("def test_both(xp):\n    assert xp.ones(2).sum() == 2\n")
     (tmp_path / "cupy.py").write_text(  # a CuPy on a machine without a GPU, whatever is installed here
         "import warnings\nfrom types import SimpleNamespace\nwarnings.warn('no CUDA')\n"
@@ -190,7 +208,9 @@ def test_skipped_gpu_tests_are_reported_in_one_line(tmp_path):
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert "2 passed, 1 skipped" in result.stdout, result.stdout + result.stderr
     line = "gpu: 1 test skipped: no CUDA GPU; run pytest -m gpu on a machine with one"
     assert result.stdout.splitlines().count(line) == 1
