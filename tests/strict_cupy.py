@@ -1,8 +1,8 @@
-"""A strict stand-in for CuPy that runs on the CPU: code written for NumPy alone fails here, as it would on a GPU.
+"""A strict stand-in for CuPy that runs on the CPU: code that only works on NumPy fails here, as on a GPU.
 
-The fixture `strict` in conftest.py puts `strict_cupy.cupy` in the place of `cupy`. Its `ndarray` wraps a NumPy array
-and never passes for one; NumPy does the arithmetic. Only the names and keywords listed below exist. To use another
-one, check in CuPy's reference that CuPy has it, with the same parameters, and add the word to the right list.
+The fixture `strict` in conftest.py puts `strict_cupy.cupy` in the place of `cupy`. Its `ndarray` wraps a
+NumPy array and never passes for one; NumPy does the arithmetic. Only the names and keywords listed below exist.
+To use another one, check in CuPy's reference that CuPy has it, with the same parameters, and add it to a list.
 
 Two counters show what a GPU would have to do; `cupy.reset_counters()` sets both to zero:
 
@@ -18,31 +18,31 @@ import numpy as np
 
 # Elementwise functions: operands are arrays or scalars.
 ELEMENTWISE = """
-    abs absolute add bitwise_and bitwise_or bitwise_xor ceil clip cos divide equal exp fabs floor floor_divide fmax fmin
-    greater greater_equal invert isfinite isinf isnan less less_equal log log1p log2 logical_and logical_not logical_or
-    maximum minimum mod multiply negative not_equal power reciprocal remainder rint sign sin sqrt square subtract tanh
-    true_divide trunc where
+    abs absolute add bitwise_and bitwise_or bitwise_xor ceil clip cos divide equal exp fabs floor
+    floor_divide fmax fmin greater greater_equal invert isfinite isinf isnan less less_equal log log1p log2
+    logical_and logical_not logical_or maximum minimum mod multiply negative not_equal power reciprocal
+    remainder rint sign sin sqrt square subtract tanh true_divide trunc where
 """
-# Functions of one array, of two arrays and of a list of arrays; other arguments (axes, shapes) are Python numbers.
+# Functions of one array, of two, of a list of arrays. Other arguments (axes, shapes) are Python numbers.
 OF_ONE_ARRAY = """
-    all any argmax argmin argsort broadcast_to copy count_nonzero cumsum diff empty_like expand_dims flip full_like max
-    mean min moveaxis ones_like pad prod ravel repeat reshape roll sort split squeeze std sum swapaxes take tile trace
-    transpose var zeros_like
+    all any argmax argmin argsort broadcast_to copy count_nonzero cumsum diff empty_like expand_dims flip
+    full_like max mean min moveaxis ones_like pad prod ravel repeat reshape roll sort squeeze std sum
+    swapaxes take tile trace transpose var zeros_like
 """
 OF_TWO_ARRAYS = "allclose array_equal copyto dot inner isclose matmul outer tensordot vdot"
 OF_A_LIST = "concatenate hstack stack vstack"
 WITHOUT_ARRAYS = "arange empty eye full linspace ones zeros"
 ON_THE_HOST = "may_share_memory shares_memory"  # questions about two arrays that need no GPU
 METHODS = """
-    all any argmax argmin argsort astype clip copy cumsum dot fill flatten max mean min prod ravel repeat reshape round
-    squeeze std sum swapaxes take trace transpose var view
+    all any argmax argmin argsort astype clip copy cumsum dot fill flatten max mean min prod ravel repeat
+    reshape round squeeze std sum swapaxes take trace transpose var view
 """
 FACTS = "dtype itemsize nbytes ndim shape size strides"  # attributes of an array that need no GPU
 SAME_AS_NUMPY = """
-    bool_ dtype e finfo float16 float32 float64 floating iinfo inf int8 int16 int32 int64 integer intp nan newaxis pi
-    uint8 uint16 uint32 uint64
+    bool_ dtype e finfo float16 float32 float64 floating iinfo inf int8 int16 int32 int64 integer intp nan
+    newaxis pi uint8 uint16 uint32 uint64
 """
-# Keywords. NumPy has more: where=, initial=, correction=, device=, like=, subok=, casting= or order= of most functions.
+# Keywords. NumPy has more, which CuPy does not: where=, initial=, correction=, device=, like=, subok=.
 ELEMENTWISE_KEYWORDS = set("out dtype".split())
 KEYWORDS = set("axis axes copy ddof dtype keepdims out".split())
 MORE_KEYWORDS = {
@@ -65,8 +65,8 @@ def _unsupported(value):
 
 def _unknown(name):
     return AttributeError(
-        f"the stand-in for CuPy does not know {name}: check that CuPy has it, with the same parameters, then add it to "
-        "a list in tests/strict_cupy.py"
+        f"the stand-in for CuPy does not know {name}: check that CuPy has it, with the same parameters, "
+        "then add it to a list in tests/strict_cupy.py"
     )
 
 
@@ -87,8 +87,6 @@ def _unwrap(value):
 
 def _wrap(result, arrays=()):
     """Wrap NumPy's result; one of the call's own `arrays` (as `out`) stays the same object."""
-    if isinstance(result, list):  # of split
-        return [_wrap(item, arrays) for item in result]
     for array in arrays:
         if array._array is result:
             return array
@@ -134,7 +132,7 @@ def _check_arguments(name, data, options, keywords, scalars):
 
 
 def _call(name, function, args, keywords, data, scalars=False):
-    """Return `function(*args, **keywords)`, where the arguments in the slice `data` are on the GPU; counts the launch."""
+    """Return `function(*args, **keywords)`, where the arguments in the slice `data` are on the GPU."""
     chosen = set(range(len(args))[data])
     operands = [args[i] for i in sorted(chosen)]
     if name in OF_A_LIST.split():
@@ -150,9 +148,8 @@ def _call(name, function, args, keywords, data, scalars=False):
     if name in ON_THE_HOST.split():
         return result
     arrays = [value for value in [*operands, out] if isinstance(value, ndarray)]
-    results = [] if result is None else result if isinstance(result, list) else [result]
-    fresh = any(np.size(r) and not any(np.may_share_memory(r, a._array) for a in arrays) for r in results)
-    cupy.launches += written is not None or (fresh and name not in ALLOCATES)
+    fresh = np.size(result) and not any(np.may_share_memory(result, a._array) for a in arrays)
+    cupy.launches += bool(written is not None or (fresh and name not in ALLOCATES))
     return None if result is None else _wrap(result, arrays)
 
 
@@ -172,7 +169,7 @@ def _function(name, function, data, scalars=False):
 
 
 class ndarray:
-    """cupy.ndarray's stand-in, made by cupy.asarray and others. It has no __index__ and no way to NumPy but `get`."""
+    """The stand-in for cupy.ndarray. It has no __index__, and only `get` leads to NumPy."""
 
     __hash__ = None
     __array_ufunc__ = None  # NumPy's ufuncs raise TypeError, np.float32(2) * x comes to __rmul__
@@ -185,8 +182,8 @@ class ndarray:
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
-            "explicitly."
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy "
+            "array explicitly."
         )
 
     def __array_function__(self, function, kinds, args, kwargs):
@@ -214,12 +211,6 @@ class ndarray:
     def get(self):
         cupy.synchronisations += 1
         return self._array.copy()
-
-    def __format__(self, text):
-        return format(self.get(), text)
-
-    def __reduce__(self):
-        return cupy.array, (self.get(),)
 
     def __getitem__(self, index):
         index, arrays = _index(index)
@@ -251,7 +242,7 @@ class ndarray:
 
 
 def _index(index):
-    """Return an index for NumPy and the index arrays in it; CuPy moves lists and NumPy arrays to the GPU here."""
+    """Return an index for NumPy and its index arrays; CuPy moves lists and NumPy arrays to the GPU here."""
     items = index if isinstance(index, tuple) else (index,)
     items = [np.array(i, None if i else np.intp) if isinstance(i, list) else _unwrap(i) for i in items]
     arrays = [item for item in items if isinstance(item, np.ndarray)]
@@ -314,7 +305,7 @@ def _add_attributes():
 
 
 def array(obj, dtype=None, copy=True, order="K"):
-    """To the GPU: a NumPy array, a list or a scalar, always copied. An array of the GPU is copied if it must be."""
+    """Copy a NumPy array, a list or a scalar to the GPU; one on the GPU is copied if `copy` or if it must."""
     if isinstance(obj, ndarray):
         result = np.array(obj._array, dtype, copy=copy or None, order=order)
         cupy.launches += not np.may_share_memory(result, obj._array) and result.size > 0
@@ -352,10 +343,6 @@ class CUDARuntimeError(RuntimeError):
     """Raised by CuPy where the driver or the GPU is missing; the tests raise it themselves."""
 
 
-class OutOfMemoryError(MemoryError):
-    """Raised by CuPy where the GPU's memory is full; the tests raise it themselves."""
-
-
 def _module(path, **names):
     def missing(name):
         raise _unknown(f"{path}.{name}")
@@ -386,9 +373,8 @@ _runtime = _module(
     getDeviceCount=lambda: 1,
     getDeviceProperties=lambda device: {"name": b"stand-in"},
 )
-_memory = _module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
 _stream = SimpleNamespace(synchronize=_synchronize)
-_cuda = _module("cupy.cuda", runtime=_runtime, memory=_memory, get_current_stream=lambda: _stream)
+_cuda = _module("cupy.cuda", runtime=_runtime, get_current_stream=lambda: _stream)
 _stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
 _lib = _module("cupy.lib", stride_tricks=_stride_tricks)
 _own = (ndarray, array, asarray, ascontiguousarray, asnumpy, reset_counters)
@@ -399,4 +385,4 @@ cupy.reset_counters()
 _add_attributes()
 
 # What `sys.modules` must hold for `import cupy.something` to find the stand-in.
-MODULES = {module.__name__: module for module in (cupy, _cuda, _runtime, _memory, _lib, _stride_tricks)}
+MODULES = {module.__name__: module for module in (cupy, _cuda, _runtime, _lib, _stride_tricks)}

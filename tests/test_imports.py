@@ -14,7 +14,7 @@ NOT_IN_CORE = {"argparse", "h5py", "PIL", "tqdm", "matplotlib"}
 
 
 def imports(path, everywhere=False):
-    """Return the names of the modules that `path` imports, relative ones as "tinynst.ops.conv", at module level only."""
+    """Return the full names that the file imports, at module level or `everywhere`."""
     tree, package = ast.parse(path.read_text()), ["tinynst", *path.relative_to(PACKAGE).parent.parts]
     names = set()
     for node in ast.walk(tree) if everywhere else tree.body:

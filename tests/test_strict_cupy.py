@@ -28,7 +28,6 @@ def like_cupy(request):
     [
         lambda cp, x: x + HOST,
         lambda cp, x: HOST + x,
-        lambda cp, x: x @ HOST.T,
         lambda cp, x: operator.iadd(x, HOST),
         lambda cp, x: cp.sqrt(x, out=HOST.copy()),
         lambda cp, x: cp.where(x > 2, x, HOST),
@@ -38,7 +37,6 @@ def like_cupy(request):
         lambda cp, x: cp.add(x, None),
         lambda cp, x: cp.matmul(x, 2),
         lambda cp, x: np.asarray(x),
-        lambda cp, x: np.float32(x),
         lambda cp, x: range(9)[x[0, 0]],
         lambda cp, x: cp.zeros(x.sum()),
         lambda cp, x: cp.add(x, 1, where=x > 2),
@@ -117,7 +115,6 @@ def test_writing_where_elements_overlap_fails(strict):
         (lambda cp, x: operator.setitem(x, slice(1), operator.iadd(x[:1], 1)), 1),  # x[:1] += 1
         (lambda cp, x: cp.multiply(x, 2, out=x), 1),
         (lambda cp, x: x.sum(axis=0), 1),
-        (lambda cp, x: x @ x.T, 1),
         (lambda cp, x: x.astype(np.float64), 1),
         (lambda cp, x: x.T.reshape(-1), 1),
         (lambda cp, x: cp.ascontiguousarray(x.T), 1),
@@ -150,7 +147,7 @@ def test_launches_are_counted(strict, call, launches):
 def test_synchronisations_are_counted(strict):
     x = strict.asarray(HOST)
     y = x.sum()
-    waits = [x.get, x.tolist, y.item, lambda: float(y), lambda: bool(y), lambda: int(y), lambda: f"{y:.1f}"]
+    waits = [x.get, x.tolist, y.item, lambda: float(y), lambda: bool(y), lambda: int(y), lambda: str(y)]
     waits += [lambda: x[x > 3], lambda: strict.asnumpy(x), strict.cuda.get_current_stream().synchronize]
     for number, wait in enumerate(waits, 1):
         wait()

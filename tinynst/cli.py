@@ -1,4 +1,4 @@
-"""Shared by all commands: help that shows the defaults, one line on standard error for a user error, exit statuses."""
+"""Shared by all commands: help with defaults, user errors reported on one line, exit statuses."""
 
 import argparse
 import importlib
@@ -71,8 +71,8 @@ def _check_threads():
 def run(command, name, arguments=None):
     """Call `command(arguments)` and exit with its status (None is 0).
 
-    A user error exits with 2 and an interruption with 130, both with one line on standard error. Any other exception is
-    a bug and keeps its traceback. `arguments` is a list of strings; None takes those of the command line.
+    A user error exits with 2 and an interruption with 130, both with one line on standard error. Any other
+    exception is a bug and keeps its traceback. `arguments` are strings; None takes those of the command line.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding

@@ -1,7 +1,7 @@
 """The only file that imports CuPy: device "cpu" means NumPy, "cuda" means CuPy.
 
-All other code gets the module from `array_module(x)` and calls its functions, so each formula is written once and runs
-on both devices.
+All other code gets the module from `array_module(x)` and calls its functions, so each formula is written once
+and runs on both devices.
 """
 
 import sys
@@ -24,15 +24,15 @@ def select(name):
         import cupy
     except ImportError:
         raise DeviceError(
-            "--device cuda needs CuPy, which is not installed: pip install 'tinynst[cuda12]' (or cuda13, to match the "
-            "CUDA version of your driver), or use --device cpu"
+            "--device cuda needs CuPy, which is not installed: pip install 'tinynst[cuda12]' (cuda13 for a "
+            "driver with CUDA 13), or use --device cpu"
         ) from None
     try:
         cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise DeviceError(
-            f"--device cuda needs an NVIDIA GPU, but CuPy finds none ({error}): install the NVIDIA driver (Debian, "
-            "Ubuntu: apt install nvidia-driver) and check that nvidia-smi lists the GPU, or use --device cpu"
+            f"--device cuda needs an NVIDIA GPU, but CuPy finds none ({error}): install NVIDIA's driver "
+            "(Debian, Ubuntu: apt install nvidia-driver; nvidia-smi then lists the GPU) or use --device cpu"
         ) from None
     return cupy
 
@@ -57,8 +57,8 @@ def array_module(*arrays):
             )
         if found is not None and module is not found:
             raise TypeError(
-                "NumPy and CuPy arrays met in one operation: move all to the GPU with device.asarray(x, cupy) "
-                "or all to the CPU with device.to_numpy(x)"
+                "NumPy and CuPy arrays met in one operation: move all to the GPU with device.asarray(x, "
+                "cupy) or all to the CPU with device.to_numpy(x)"
             )
         found = module
     if found is None:
@@ -67,7 +67,7 @@ def array_module(*arrays):
 
 
 def asarray(array, xp):
-    """Return `array` (of either device, or a nested list) as an array of the module `xp`; no copy if it is one already."""
+    """Return `array` (of either device, or a nested list) as an array of `xp`, copied only if necessary."""
     return to_numpy(array) if xp is np else xp.asarray(array)
 
 
