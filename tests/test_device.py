@@ -73,10 +73,10 @@ def test_synchronize(strict):
 
 def test_copy_arrays_copies_all_or_none(xp):
     target = {"w": xp.zeros(2), "b": xp.zeros(1)}
-    for wrong in ({"w": np.ones(2)}, {"w": np.ones(2), "b": np.ones(3)}):
-        assert "'b'" in message(ValueError, lambda wrong=wrong: device.copy_arrays(wrong, target)).replace(
-            "b has", "'b'"
-        )
+    assert "'b'" in message(ValueError, lambda: device.copy_arrays({"w": np.ones(2)}, target))
+    assert "(3,)" in message(
+        ValueError, lambda: device.copy_arrays({"w": np.ones(2), "b": np.ones(3)}, target)
+    )
     assert not device.to_numpy(target["w"]).any()
     device.copy_arrays({"w": np.ones(2), "b": np.ones(1)}, target)
     assert device.to_numpy(target["w"]).all()
