@@ -1,8 +1,8 @@
 """A strict stand-in for CuPy that runs on the CPU: code that only works on NumPy fails here, as on a GPU.
 
-The fixture `strict` in conftest.py puts `strict_cupy.cupy` in the place of `cupy`. Its `ndarray` wraps a NumPy
-array and never passes for one; NumPy does the arithmetic. Only the names and keywords listed below exist. Before
-you add one to a list, check in CuPy's reference that CuPy has it, with the same parameters.
+The fixture `strict` in conftest.py puts `strict_cupy.cupy` in the place of `cupy`. Its `ndarray` wraps a
+NumPy array and never passes for one; NumPy does the arithmetic. Only the names and keywords below exist.
+Before you add one to a list, check in CuPy's reference that CuPy has it, with the same parameters.
 
 Two counters show what a GPU would have to do; `cupy.reset_counters()` sets both to zero:
 
