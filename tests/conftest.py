@@ -1,7 +1,7 @@
-"""Fixtures for code that must run on NumPy and on CuPy, and the one line that says which GPU tests were skipped.
+"""Fixtures for code that runs on NumPy and on CuPy, and one line that reports which GPU tests were skipped.
 
-`xp` runs a test on NumPy, on the strict stand-in for CuPy, and on a real GPU where there is one. `strict` puts the
-stand-in where `import cupy` finds it. A test marked `gpu` is skipped, with the reason, where no GPU answers.
+`xp` runs a test on NumPy, on the strict stand-in for CuPy, and on a real GPU where there is one. `strict`
+puts the stand-in where `import cupy` finds it. Tests marked `gpu` are skipped where there is no GPU.
 """
 
 import importlib
@@ -15,10 +15,8 @@ import strict_cupy
 
 def _find_gpu():
     """Return (the real CuPy, None), or (None, why there is none)."""
-    with (
-        warnings.catch_warnings()
-    ):  # CuPy warns where it finds no CUDA: that is an answer here, not a failure
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns where it finds no CUDA
         try:
             cupy = importlib.import_module("cupy")
         except ImportError:
@@ -65,6 +63,7 @@ def pytest_collection_modifyitems(items):
 def pytest_terminal_summary(terminalreporter):
     skipped = sum("gpu" in report.keywords for report in terminalreporter.stats.get("skipped", []))
     if skipped and NO_GPU is not None:
+        tests = "1 test" if skipped == 1 else f"{skipped} tests"
         terminalreporter.write_line(
-            f"gpu: {skipped} test{'s' * (skipped > 1)} skipped: {NO_GPU}; run pytest -m gpu on a machine with one"
+            f"gpu: {tests} skipped: {NO_GPU}; run pytest -m gpu on a machine with one"
         )

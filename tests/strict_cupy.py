@@ -1,315 +1,178 @@
-"""A strict stand-in for CuPy that runs on the CPU: what fails on a GPU for being written for NumPy fails here too.
+"""A strict stand-in for CuPy that runs on the CPU: code that only works on NumPy fails here, as on a GPU.
 
-`strict_cupy.cupy` goes into `sys.modules["cupy"]` (the fixture `strict` in conftest.py does it). Its `ndarray` wraps a
-NumPy array and never passes for one. Names and parameters are those of a real CuPy, from cupy_names.json; NumPy does
-the arithmetic. Where CuPy is lenient and code for both devices should not rely on it, the stand-in fails.
+The fixture `strict` in conftest.py puts `strict_cupy.cupy` in the place of `cupy`. Its `ndarray` wraps a
+NumPy array and never passes for one; NumPy does the arithmetic. Only the names and keywords below exist.
+Before you add one to a list, check in CuPy's reference that CuPy has it, with the same parameters.
 
-Two counters on the module tell what a GPU would be asked to do:
+Two counters show what a GPU would have to do; `cupy.reset_counters()` sets both to zero:
 
-    launches          calls that compute, copy or fill, one each (CuPy may need several kernels for one, as for var)
-    synchronisations  points where Python waits for the GPU: get, item, float(x), bool(x), x[mask], nonzero, ...
-
-`cupy.reset_counters()` sets both to zero. Sources: CuPy 14's signatures and docstrings, and its _kernel.pyx (ufuncs),
-core.pyx (operators, conversions), _routines_indexing.pyx.
+    launches          calls that compute, copy or fill, one each (real CuPy may need several kernels for one)
+    synchronisations  points where Python waits for the GPU: get, item, float(x), bool(x), x[mask], ...
 """
 
 import importlib.machinery
-import inspect
-import json
 import types
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-RECORD = json.loads(Path(__file__).with_name("cupy_names.json").read_text())
-
-SCALARS = (bool, int, float, complex, np.bool_, np.number)
-DTYPES = "?bBhHiIlLqQefdFD"  # what a GPU computes with; no long double, no object
-
-# Answers about arrays that need no GPU: returned as they are.
-HOST = set(
-    "array2string array_repr array_str base_repr binary_repr broadcast_shapes can_cast common_type finfo "
-    "format_float_positional format_float_scientific get_printoptions iinfo iscomplexobj isdtype isfortran isrealobj "
-    "isscalar issubdtype iterable may_share_memory min_scalar_type mintypecode ndim printoptions promote_types "
-    "result_type set_printoptions shape shares_memory size typename".split()
-)
-# The size of the result, or an error, depends on values: Python must wait for them.
-SYNCHRONISING = set(
-    "argwhere array2string array_repr array_str average bincount choose compress extract flatnonzero intersect1d "
-    "nonzero save savetxt savez setdiff1d setxor1d trim_zeros union1d unique unique_all unique_counts unique_inverse "
-    "unique_values dump dumps tobytes tofile tolist".split()
-)
-# Functions write into their first argument, methods into their array.
-WRITING_FUNCTIONS = set("copyto fill_diagonal place put put_along_axis putmask shuffle".split())
-WRITING_METHODS = set("fill partition put sort".split())
-ALLOCATES = {"empty", "empty_like"}
-# Data must be an array in CuPy; NumPy takes lists as well.
-DATA = set("a arr array b condition m v x y".split())
-TAKES_SCALARS = {"where", "ndim", "shape", "isscalar", "iscomplexobj", "isrealobj", "min_scalar_type", "size"}
-# Python needs these at once, and cupy.ndarray has no __index__.
-ON_HOST = set(
-    "N M axis axes shape newshape dtype order keepdims ddof num pad_width dims decimals mode repeats".split()
-)
+# Elementwise functions: operands are arrays or scalars.
+ELEMENTWISE = """
+    abs absolute add bitwise_and bitwise_or bitwise_xor ceil clip cos divide equal exp fabs floor
+    floor_divide fmax fmin greater greater_equal invert isfinite isinf isnan less less_equal log log1p log2
+    logical_and logical_not logical_or maximum minimum mod multiply negative not_equal power reciprocal
+    remainder rint sign sin sqrt square subtract tanh true_divide trunc where
+"""
+# Functions of one array, of two, of a list of arrays. Other arguments (axes, shapes) are Python numbers.
+OF_ONE_ARRAY = """
+    all any argmax argmin argsort broadcast_to copy count_nonzero cumsum diff empty_like expand_dims flip
+    full_like max mean min moveaxis ones_like pad prod ravel repeat reshape roll sort squeeze std sum
+    swapaxes take tile trace transpose var zeros_like
+"""
+OF_TWO_ARRAYS = "allclose array_equal copyto dot inner isclose matmul outer tensordot vdot"
+OF_A_LIST = "concatenate hstack stack vstack"
+WITHOUT_ARRAYS = "arange empty eye full linspace ones zeros"
+ON_THE_HOST = "may_share_memory shares_memory"  # questions about two arrays that need no GPU
+METHODS = """
+    all any argmax argmin argsort astype clip copy cumsum dot fill flatten max mean min prod ravel repeat
+    reshape round squeeze std sum swapaxes take trace transpose var view
+"""
+FACTS = "dtype itemsize nbytes ndim shape size strides"  # attributes of an array that need no GPU
+SAME_AS_NUMPY = """
+    bool_ dtype e finfo float16 float32 float64 floating iinfo inf int8 int16 int32 int64 integer intp nan
+    newaxis pi uint8 uint16 uint32 uint64
+"""
+# Keywords. NumPy has more, which CuPy does not: where=, initial=, correction=, device=, like=, subok=.
+ELEMENTWISE_KEYWORDS = set("out dtype".split())
+KEYWORDS = set("axis axes copy ddof dtype keepdims out".split())
+MORE_KEYWORDS = {
+    "pad": {"mode", "constant_values"},
+    "allclose": {"rtol", "atol"},
+    "isclose": {"rtol", "atol"},
+}
+NO_KEYWORDS = {"where", "einsum", "may_share_memory", "shares_memory"}
 PAD_MODES = set("constant edge empty linear_ramp maximum mean minimum reflect symmetric wrap".split())
-EINSUM_KEYWORDS = {"dtype", "optimize"}  # no out=: CuPy refuses it
-# These hand arrays to a function of the caller's, or read files: NumPy's arrays would get out.
-LEAKS = set("apply_along_axis apply_over_axes fromfunction load piecewise".split())
-# CuPy's positional parameters stand in another order than NumPy's: the third onwards goes by name.
-ORDER_DIFFERS = set("argmax argmin nanargmax nanargmin corrcoef histogram2d histogramdd unpackbits".split())
 
-
-# --- what is allowed in and what comes out ---
+WRITES = {"copyto", "fill"}  # into the first argument
+ALLOCATES = {"empty", "empty_like"}  # and computes nothing
+SCALARS = (bool, int, float, complex, np.bool_, np.number)
+DTYPES = "?bBhHiIlLqQefdFD"  # what a GPU computes with: no long double, no objects
 
 
 def _unsupported(value):
     return TypeError(f"Unsupported type {type(value)}")
 
 
-def _unwrap(value, known):
-    """Return `value` as NumPy wants it; `known` collects {id of a NumPy array: the stand-in that wraps it}."""
-    if isinstance(value, ndarray):
-        known[id(value._array)] = value
-        return value._array
-    if isinstance(value, np.ndarray):
-        raise _unsupported(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_unwrap(item, known) for item in value)
-    return value
+def _unknown(name):
+    return AttributeError(
+        f"the stand-in for CuPy does not know {name}: check that CuPy has it, with the same parameters, "
+        "then add it to a list in tests/strict_cupy.py"
+    )
 
 
-def _wrap(result, known=None):
-    if isinstance(result, tuple) and hasattr(result, "_make"):  # named, as those of linalg
-        return type(result)._make(_wrap(item, known) for item in result)
-    if isinstance(result, (list, tuple)):
-        return type(result)(_wrap(item, known) for item in result)
-    if not isinstance(result, (np.ndarray, *SCALARS)):
-        return result
-    array = np.asarray(result)  # a scalar becomes a 0-d array: CuPy leaves every result on the GPU
-    if known and id(array) in known:
-        return known[id(array)]
-    if array.dtype.char not in DTYPES:
-        raise ValueError(f"Unsupported dtype {array.dtype}")
-    return ndarray._of(array)
-
-
-def _arrays(result):
-    if isinstance(result, (list, tuple)):
-        return [array for item in result for array in _arrays(item)]
-    return [result] if isinstance(result, (np.ndarray, *SCALARS)) else []
-
-
-def _overlaps_itself(array):
-    """True if two elements of `array` share memory, as after as_strided or broadcast_to."""
-    extent = array.itemsize  # bytes that the axes of smaller stride cover
-    for stride, length in sorted(
-        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
-    ):
-        if stride < extent:
-            break
-        extent += stride * (length - 1)
-    else:
-        return False
-    offsets = np.zeros((), np.int64)
-    for length, stride in zip(array.shape, array.strides, strict=True):
-        offsets = np.add.outer(offsets, np.arange(length) * stride)
-    return array.size > 1 and bool(np.diff(np.sort(offsets, axis=None)).min() < array.itemsize)
-
-
-def _check_written(array):
-    if _overlaps_itself(array):
-        raise ValueError(
-            "writing into an array whose elements overlap in memory (as_strided, broadcast_to): on a GPU the result "
-            "is undefined; write into a copy"
-        )
-
-
-def _call(function, args, kwargs, written=(), name=""):
-    """Call NumPy's `function` on stand-in arrays; `written` are those it writes into. Counts one launch at most."""
-    for array in written:
-        if not isinstance(array, ndarray):
-            raise _unsupported(array)
-        _check_written(array._array)
-    known = {}
-    args = _unwrap(args, known)
-    kwargs = {key: _unwrap(value, known) for key, value in kwargs.items()}
-    inputs = [array._array for array in known.values()]
-    with np.errstate(all="ignore"):  # a GPU divides by zero without a word
-        result = function(*args, **kwargs)
-    cupy.synchronisations += name in SYNCHRONISING
-    if name in HOST:
-        return result
-    fresh = [
-        array
-        for array in _arrays(result)
-        if np.size(array) and not any(np.may_share_memory(array, other) for other in inputs)
-    ]
-    cupy.launches += bool(written) or (bool(fresh) and name not in ALLOCATES)
-    return _wrap(result, known)
-
-
-# --- functions, by the recorded signatures ---
-
-
-def _signature(text):
-    """Turn a recorded "a axis= * out=" into an inspect.Signature; None stays None (CuPy does not tell)."""
-    if text is None:
-        return None
-    kinds = inspect.Parameter
-    parameters, kind = [], kinds.POSITIONAL_OR_KEYWORD
-    for word in text.split():
-        if word == "/":
-            parameters = [parameter.replace(kind=kinds.POSITIONAL_ONLY) for parameter in parameters]
-        elif word == "*":
-            kind = kinds.KEYWORD_ONLY
-        elif word.startswith("**"):
-            parameters.append(kinds(word[2:], kinds.VAR_KEYWORD))
-        elif word.startswith("*"):
-            parameters.append(kinds(word[1:], kinds.VAR_POSITIONAL))
-            kind = kinds.KEYWORD_ONLY
-        else:
-            default = None if word.endswith("=") else kinds.empty
-            parameters.append(kinds(word.rstrip("="), kind, default=default))
-    return inspect.Signature(parameters)
-
-
-def _bind(signature, path, args, kwargs):
-    """Return {parameter: value} of a call, or raise TypeError as CuPy would."""
-    if signature is None:
-        return {}
-    try:
-        given = dict(signature.bind(*args, **kwargs).arguments)
-    except TypeError as error:
-        raise TypeError(f"{path}(): {error}") from None
-    for parameter in ON_HOST & given.keys():
-        if _holds_array(given[parameter]):
-            raise TypeError(
-                f"{path}(): {parameter}: 'cupy.ndarray' object cannot be interpreted as an integer"
-            )
-    return given
+# --- calls ---
 
 
 def _holds_array(value):
     if isinstance(value, (list, tuple)):
-        return any(_holds_array(item) for item in value)
-    return isinstance(value, ndarray)
+        return any(map(_holds_array, value))
+    return isinstance(value, (ndarray, np.ndarray))
 
 
-def _written(given, first):
-    """Return the arrays that a call writes into: `out`, and its first argument if `first`."""
-    out = given.get("out")
-    arrays = [*(out if isinstance(out, tuple) else (out,)), next(iter(given.values())) if first else None]
-    return [array for array in arrays if array is not None]
+def _unwrap(value):
+    if isinstance(value, list):
+        return [_unwrap(item) for item in value]
+    return value._array if isinstance(value, ndarray) else value
 
 
-def _check_arguments(name, path, given):
-    if name == "pad" and given.get("mode", "constant") not in PAD_MODES:
-        raise ValueError(f"mode {given['mode']!r} is not supported")
-    if name == "einsum" and (unknown := given.get("kwargs", {}).keys() - EINSUM_KEYWORDS):
-        raise TypeError(f"Did not understand the following kwargs: {sorted(unknown)}")
-    if name == "arange" and _holds_array(list(given.values())):
-        raise TypeError(f"{path}(): 'cupy.ndarray' object cannot be interpreted as an integer")
-    if name == "matmul":
-        for value in given["args"]:
-            if not isinstance(value, ndarray):
-                raise _unsupported(value)
-    if name in TAKES_SCALARS:
+def _wrap(result, arrays=()):
+    """Wrap NumPy's result; one of the call's own `arrays` (as `out`) stays the same object."""
+    for array in arrays:
+        if array._array is result:
+            return array
+    result = np.asarray(result)  # a scalar becomes a 0-d array: CuPy leaves every result on the GPU
+    if result.dtype.char not in DTYPES:
+        raise ValueError(f"Unsupported dtype {result.dtype}")
+    return ndarray._of(result)
+
+
+def _check_written(array):
+    """Raise ValueError if two elements of `array` share memory, as after as_strided or broadcast_to."""
+    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    extent, nested = array.itemsize, True  # nested: each axis steps over all that the smaller strides cover
+    for stride, length in axes:
+        nested, extent = nested and stride >= extent, extent + stride * (length - 1)
+    if nested or array.size < 2:
         return
-    for parameter in DATA & given.keys():
-        value = given[parameter]
-        first = parameter == next(iter(given))
-        if isinstance(value, (list, tuple)) or (first and not isinstance(value, ndarray)):
-            raise TypeError(f"{path}(): {parameter}: Unsupported type {type(value)}")
+    places = np.zeros((), np.int64)
+    for stride, length in axes:
+        places = np.add.outer(places, np.arange(length) * stride)
+    if np.diff(np.sort(places, axis=None)).min() < array.itemsize:
+        raise ValueError("writing where elements overlap in memory is undefined on a GPU: write into a copy")
 
 
-def _function(path, name, numpy_function, text):
-    signature = _signature(text)
+def _check_arguments(name, data, options, keywords, scalars):
+    allowed = (ELEMENTWISE_KEYWORDS if scalars else KEYWORDS) | MORE_KEYWORDS.get(name, set())
+    if unknown := keywords.keys() - (set() if name in NO_KEYWORDS else allowed):
+        raise TypeError(
+            f"{name}(): CuPy, or the list in strict_cupy.py, does not have the keywords {sorted(unknown)}"
+        )
+    if name == "pad" and keywords.get("mode", "constant") not in PAD_MODES:
+        raise ValueError(f"pad(): CuPy does not support the mode {keywords['mode']!r}")
+    for i, value in enumerate(data):
+        scalar = scalars and (isinstance(value, SCALARS) or (value is None and name == "clip"))
+        if not isinstance(value, ndarray) and (not scalar or (name == "where" and i == 0)):
+            raise _unsupported(value)
+    if keywords.get("out") is not None and not isinstance(keywords["out"], ndarray):
+        raise _unsupported(keywords["out"])
+    if any(map(_holds_array, [*options, *(value for key, value in keywords.items() if key != "out")])):
+        raise TypeError(
+            f"{name}(): axes, shapes and other options are Python numbers, not arrays; out= goes by name"
+        )
 
-    def function(*args, **kwargs):
-        given = _bind(signature, path, args, kwargs)
-        _check_arguments(name, path, given)
-        if name in ORDER_DIFFERS:
-            kwargs |= dict(zip(list(signature.parameters)[2:], args[2:], strict=False))
-            args = args[:2]
-        cupy.synchronisations += name == "where" and len(given) == 1  # where(condition) is nonzero
-        return _call(numpy_function, args, kwargs, _written(given, name in WRITING_FUNCTIONS), name)
 
-    function.__name__ = name
-    return function
+def _call(name, function, args, keywords, data, scalars=False):
+    """Return `function(*args, **keywords)`, where the arguments in the slice `data` are on the GPU."""
+    chosen = set(range(len(args))[data])
+    operands = [args[i] for i in sorted(chosen)]
+    if name in OF_A_LIST.split():
+        operands, args = list(operands[0]), (list(args[0]), *args[1:])
+    options = [value for i, value in enumerate(args) if i not in chosen]
+    _check_arguments(name, operands, options, keywords, scalars)
+    out = keywords.get("out")
+    written = operands[0] if name in WRITES else out
+    if written is not None:
+        _check_written(written._array)
+    with np.errstate(all="ignore"):  # a GPU divides by zero without a warning
+        result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in keywords.items()})
+    if name in ON_THE_HOST.split():
+        return result
+    arrays = [value for value in [*operands, out] if isinstance(value, ndarray)]
+    fresh = np.size(result) and not any(np.may_share_memory(result, a._array) for a in arrays)
+    cupy.launches += bool(written is not None or (fresh and name not in ALLOCATES))
+    return None if result is None else _wrap(result, arrays)
 
 
-class ufunc:
-    """An elementwise function of CuPy: takes stand-in arrays and scalars, nothing else."""
+def _function(name, function, data, scalars=False):
+    operands = getattr(function, "nin", 3)  # clip and where have three and are no ufuncs in NumPy
 
-    def __init__(self, name, nin, nout):
-        self.name, self.nin, self.nout, self.nargs = f"cupy_{name}", nin, nout, nin + nout
-        self.__name__ = name
-        self._function = getattr(np, name)
+    def call(*args, **keywords):
+        if scalars and len(args) != operands:
+            raise TypeError(f"{name}() takes {operands} operands, not {len(args)}; out= goes by name")
+        return _call(name, function, args, keywords, data, scalars)
 
-    def __repr__(self):
-        return f"<ufunc {self.name!r}>"
-
-    def __call__(self, *args, **kwargs):
-        if unknown := {key: kwargs[key] for key in kwargs.keys() - set(RECORD["ufunc_keywords"])}:
-            raise TypeError(f"Wrong arguments {unknown}")
-        if not self.nin <= len(args) <= self.nargs:
-            raise TypeError(f"Wrong number of arguments for {self.name!r}: {len(args)}")
-        operands, out = args[: self.nin], args[self.nin :]
-        if kwargs.get("out") is not None:
-            if out:
-                raise ValueError("Cannot specify 'out' as both a positional and keyword argument")
-            out = kwargs["out"] if isinstance(kwargs["out"], tuple) else (kwargs["out"],)
-        for operand in operands:
-            if not isinstance(operand, (ndarray, *SCALARS)):
-                raise _unsupported(operand)
-        return _call(self._function, args, kwargs, [array for array in out if array is not None])
-
-    def outer(self, A, B, **kwargs):
-        A, B = cupy.array(A), cupy.array(B)
-        return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
-
-    def at(self, a, indices, b=None):
-        if self.__name__ not in (
-            "add",
-            "subtract",
-            "maximum",
-            "minimum",
-            "bitwise_and",
-            "bitwise_or",
-            "bitwise_xor",
-        ):
-            raise NotImplementedError(f"`{self.name}.at` is not supported yet")
-        _call(self._function.at, (a, indices, b), {}, [a])
-
-    def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
-        return self._through(array, "sum", "prod", "reduce")(axis, dtype, out, keepdims)
-
-    def accumulate(self, array, axis=0, dtype=None, out=None):
-        return self._through(array, "cumsum", "cumprod", "accumulate")(axis, dtype, out)
-
-    def _through(self, array, added, multiplied, method):
-        if self.__name__ not in ("add", "multiply"):
-            raise NotImplementedError(f"`{self.name}.{method}` is not supported yet")
-        return getattr(array, added if self.__name__ == "add" else multiplied)
+    call.__name__ = name
+    return call
 
 
 # --- the array ---
 
 
-class _Flags(types.SimpleNamespace):
-    def __getitem__(self, name):
-        return getattr(self, name.lower())
-
-
 class ndarray:
-    """cupy.ndarray's stand-in. `ndarray(shape, dtype=float)` is not initialised; make arrays with cupy.asarray."""
+    """The stand-in for cupy.ndarray. It has no __index__, and only `get` leads to NumPy."""
 
     __hash__ = None
-    __array_priority__ = 100
-
-    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
-        if memptr is not None or strides is not None:
-            raise NotImplementedError("the stand-in for CuPy has no memory pointers")
-        self._array = np.empty(shape, dtype, order)
+    __array_ufunc__ = None  # NumPy's ufuncs raise TypeError, np.float32(2) * x comes to __rmul__
 
     @classmethod
     def _of(cls, array):
@@ -317,22 +180,10 @@ class ndarray:
         self._array = array
         return self
 
-    # NumPy must not get at the data by itself.
-
     def __array__(self, dtype=None, copy=None):
         raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
-        )
-
-    def __array_ufunc__(self, function, method, *inputs, **kwargs):
-        for value in (*inputs, *kwargs.get("out", ())):
-            if isinstance(value, np.ndarray):
-                raise _unsupported(value)
-        # `np.float32(2) * x` comes this way as well, and is fine.
-        if method == "__call__" and isinstance(inputs[0], np.generic) and len(inputs) == 2 and not kwargs:
-            return getattr(cupy, function.__name__)(*inputs)
-        raise TypeError(
-            f"np.{function.__name__} on a CuPy array: call the function of the array's own module"
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy "
+            "array explicitly."
         )
 
     def __array_function__(self, function, kinds, args, kwargs):
@@ -340,94 +191,30 @@ class ndarray:
             f"np.{function.__name__} on a CuPy array: call the function of the array's own module"
         )
 
-    # What is known without asking the GPU.
+    def __getattr__(self, name):
+        raise _unknown(f"ndarray.{name}")
 
-    dtype = property(lambda self: self._array.dtype)
-    itemsize = property(lambda self: self._array.itemsize)
-    nbytes = property(lambda self: self._array.nbytes)
-    ndim = property(lambda self: self._array.ndim)
-    size = property(lambda self: self._array.size)
-    strides = property(lambda self: self._array.strides)
-    device = property(lambda self: cupy.cuda.Device(0))
-    data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
     T = property(lambda self: ndarray._of(self._array.T))
-    mT = property(lambda self: ndarray._of(self._array.mT))
-    real = property(lambda self: _call(np.real, (self,), {}))
-    imag = property(lambda self: _call(np.imag, (self,), {}))
-
-    @property
-    def shape(self):
-        return self._array.shape
-
-    @shape.setter
-    def shape(self, shape):
-        self._array = self._array.reshape(shape, copy=False)
-
-    @property
-    def flags(self):
-        flags = self._array.flags
-        names = ("c_contiguous", "f_contiguous", "owndata", "fnc", "forc")
-        return _Flags(**{name: getattr(flags, name) for name in names})
+    flags = property(lambda self: self._array.flags)
 
     def __len__(self):
         return len(self._array)
 
     def __iter__(self):
-        if not self.ndim:
-            raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(len(self)))
+
+    def __deepcopy__(self, memo):
+        return self.copy()
 
     # To the host: each of these waits for the GPU.
 
-    def get(self, stream=None, order="C", out=None, blocking=True):
+    def get(self):
         cupy.synchronisations += 1
-        if out is None:
-            return np.array(self._array, order=order)
-        if not isinstance(out, np.ndarray):
-            raise TypeError("Only numpy.ndarray can be obtained from cupy.ndarray")
-        if (out.dtype, out.shape) != (self.dtype, self.shape):
-            raise TypeError(
-                f"{out.dtype} {out.shape} array cannot be obtained from {self.dtype} {self.shape} array"
-            )
-        out[...] = self._array
-        return out
-
-    def item(self):
-        return self.get().item()
-
-    def tolist(self):
-        return self.get().tolist()
-
-    def __bool__(self):
-        return bool(self.get())
-
-    def __int__(self):
-        return int(self.get())
-
-    def __float__(self):
-        return float(self.get())
-
-    def __complex__(self):
-        return complex(self.get())
-
-    def __repr__(self):
-        return repr(self.get())
-
-    def __str__(self):
-        return str(self.get())
-
-    def __format__(self, text):
-        return format(self.get(), text)
-
-    def __reduce__(self):
-        return cupy.array, (self.get(),)
-
-    # Indexing.
+        return self._array.copy()
 
     def __getitem__(self, index):
         index, arrays = _index(index)
-        for array in arrays:
-            cupy.synchronisations += array.dtype == bool  # how many are True?
+        cupy.synchronisations += sum(array.dtype == bool for array in arrays)  # how many are True?
         result = self._array[index]
         if arrays:
             result = np.array(result)  # NumPy gives a view for a 0-d index array, CuPy never
@@ -442,367 +229,160 @@ class ndarray:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         if not isinstance(value, (ndarray, *SCALARS)):
             raise _unsupported(value)
-        if isinstance(value, ndarray):
-            value = value._array
-            if not arrays and _same(target, value):  # the end of x[1:] += y: all is done
+        value = _unwrap(value)
+        if isinstance(value, np.ndarray):
+            if not arrays and _same(
+                target, value
+            ):  # the assignment after x[1:] += y: it has been done in place
                 return
-            if value.size > 1 and arrays:
+            if arrays and value.size > 1:
                 _check_repeated(self._array.shape, index)
-        with np.errstate(all="ignore"):
-            self._array[index] = value
+        self._array[index] = value
         cupy.launches += 1
-
-    # Shapes and copies whose parameters differ from NumPy's.
-
-    def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
-        if casting is not None or subok is not None:
-            raise TypeError("astype(): casting and subok are not supported by CuPy")
-        return _call(np.ndarray.astype, (self, dtype), {"order": order, "copy": copy})
-
-    def view(self, dtype=None, type=None):
-        return ndarray._of(self._array.view(self.dtype if dtype is None else dtype))
-
-    def set(self, arr, stream=None):
-        if not isinstance(arr, np.ndarray):
-            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
-        if (arr.dtype, arr.shape) != (self.dtype, self.shape):
-            raise ValueError(
-                f"{arr.dtype} {arr.shape} array cannot be set to {self.dtype} {self.shape} array"
-            )
-        _check_written(self._array)
-        self._array[...] = arr
-        cupy.launches += 1
-
-    def scatter_add(self, slices, value):
-        _call(np.add.at, (self, slices, value), {}, [self])
-
-    def scatter_max(self, slices, value):
-        _call(np.maximum.at, (self, slices, value), {}, [self])
-
-    def scatter_min(self, slices, value):
-        _call(np.minimum.at, (self, slices, value), {}, [self])
-
-    def __copy__(self):
-        return self.copy()
-
-    def __deepcopy__(self, memo):
-        return self.copy()
-
-    def __pos__(self):
-        return self
-
-    def __getattr__(self, name):
-        record = RECORD["classes"]["cupy.ndarray"]
-        if name in record["attributes"] or name in record["methods"]:
-            raise NotImplementedError(
-                f"the stand-in for CuPy does not do ndarray.{name}: add it to strict_cupy.py"
-            )
-        raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
 
 
 def _index(index):
-    """Return an index for NumPy and the index arrays in it; CuPy moves lists and NumPy arrays to the GPU here."""
+    """Return an index for NumPy and its index arrays; CuPy moves lists and NumPy arrays to the GPU here."""
     items = index if isinstance(index, tuple) else (index,)
-    result, arrays = [], []
-    for item in items:
-        if isinstance(item, ndarray):
-            item = item._array
-        elif isinstance(item, list):
-            item = np.array(item, dtype=None if item else np.intp)
-        if isinstance(item, np.ndarray):
-            arrays.append(item)
-        result.append(item)
-    if not any(item is Ellipsis for item in items):
-        result.append(Ellipsis)  # a single element stays a 0-d view
-    return tuple(result), arrays
+    items = [np.array(i, None if i else np.intp) if isinstance(i, list) else _unwrap(i) for i in items]
+    arrays = [item for item in items if isinstance(item, np.ndarray)]
+    # `...` at the end: a single element stays a 0-d view
+    return tuple(items if any(item is Ellipsis for item in items) else [*items, Ellipsis]), arrays
 
 
-def _same(a, b):
-    return (a.ctypes.data, a.shape, a.strides) == (b.ctypes.data, b.shape, b.strides)
+def _same(x, y):
+    return (x.ctypes.data, x.shape, x.strides) == (y.ctypes.data, y.shape, y.strides)
 
 
 def _check_repeated(shape, index):
     places = np.arange(int(np.prod(shape))).reshape(shape)[index]
     if np.unique(places).size < places.size:
-        raise ValueError(
-            "x[index] = values with one place indexed twice: on a GPU it is undefined which value stays; "
-            "use cupy.add.at to add up"
+        raise ValueError("x[index] = values with one place indexed twice: a GPU may keep either value")
+
+
+BINARY = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "matmul": "matmul",
+}  # fmt: skip
+COMPARE = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+}
+TO_HOST = {
+    "__bool__": bool, "__int__": int, "__float__": float, "__repr__": repr, "__str__": str,
+    "item": np.ndarray.item, "tolist": np.ndarray.tolist,
+}  # fmt: skip
+UNARY = {"neg": "negative", "abs": "absolute", "invert": "invert"}
+
+
+def _add_attributes():
+    for name in FACTS.split():
+        setattr(ndarray, name, property(lambda self, name=name: getattr(self._array, name)))
+    for name in METHODS.split():
+        call = _function(name, getattr(np.ndarray, name), slice(2 if name == "dot" else 1))
+        setattr(ndarray, name, call)
+    for operator, name in (BINARY | COMPARE).items():
+        setattr(ndarray, f"__{operator}__", lambda self, other, name=name: getattr(cupy, name)(self, other))
+    for operator, name in BINARY.items():
+        setattr(ndarray, f"__r{operator}__", lambda self, other, name=name: getattr(cupy, name)(other, self))
+        setattr(
+            ndarray,
+            f"__i{operator}__",
+            lambda self, other, name=name: getattr(cupy, name)(self, other, out=self),
         )
+    for name, convert in TO_HOST.items():
+        setattr(ndarray, name, lambda self, convert=convert: convert(self.get()))
+    for operator, name in UNARY.items():
+        setattr(ndarray, f"__{operator}__", lambda self, name=name: getattr(cupy, name)(self))
 
 
-def _method(name, text):
-    path = f"ndarray.{name}"
-    signature = _signature(text)
-    has_own = hasattr(np.ndarray, name)
-
-    def method(self, *args, **kwargs):
-        given = {"self": self, **_bind(signature, path, args, kwargs)}
-        numpy_function = getattr(np.ndarray if has_own else np, name)
-        for parameter in DATA & given.keys():
-            if not isinstance(given[parameter], ndarray):
-                raise TypeError(f"{path}(): {parameter}: Unsupported type {type(given[parameter])}")
-        return _call(numpy_function, (self, *args), kwargs, _written(given, name in WRITING_METHODS), name)
-
-    method.__name__ = name
-    return method
+# --- the module ---
 
 
-def _operators():
-    """Give `ndarray` its operators: all are ufuncs."""
-    binary = {
-        "add": "add",
-        "sub": "subtract",
-        "mul": "multiply",
-        "truediv": "true_divide",
-        "mod": "remainder",
-    }
-    binary |= {"floordiv": "floor_divide", "pow": "power", "lshift": "left_shift", "rshift": "right_shift"}
-    binary |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
-    compare = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater"}
-    compare |= {"ge": "greater_equal"}
-    unary = {"neg": "negative", "abs": "absolute", "invert": "invert"}
-
-    def set_operator(prefix, operator, function):
-        function.__name__ = f"__{prefix}{operator}__"
-        setattr(ndarray, function.__name__, function)
-
-    for operator, name in {**binary, **compare, "matmul": "matmul", "divmod": "divmod"}.items():
-        set_operator("", operator, lambda self, other, name=name: getattr(cupy, name)(self, other))
-    for operator, name in {**binary, "matmul": "matmul", "divmod": "divmod"}.items():
-        set_operator("r", operator, lambda self, other, name=name: getattr(cupy, name)(other, self))
-    for operator, name in binary.items():
-        set_operator("i", operator, lambda self, other, name=name: getattr(cupy, name)(self, other, out=self))
-    for operator, name in unary.items():
-        set_operator("", operator, lambda self, name=name: getattr(cupy, name)(self))
-
-
-_operators()
-for _name, _text in RECORD["classes"]["cupy.ndarray"]["methods"].items():
-    if not hasattr(ndarray, _name) and (hasattr(np.ndarray, _name) or hasattr(np, _name)):
-        setattr(ndarray, _name, _method(_name, _text))
-
-
-# --- what CuPy has and NumPy has not, or has otherwise ---
-
-
-def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
-    """To the GPU: a NumPy array, a list, or a scalar. A copy of the host's data, always."""
+def array(obj, dtype=None, copy=True, order="K"):
+    """Copy a NumPy array, a list or a scalar to the GPU; one on the GPU is copied if `copy` or if it must."""
     if isinstance(obj, ndarray):
-        return _call(np.array, (obj,), {"dtype": dtype, "copy": copy or None, "order": order, "ndmin": ndmin})
-    if not isinstance(obj, np.ndarray) and _holds_array(obj):
-        return _call(np.array, (obj,), {"dtype": dtype, "order": order, "ndmin": ndmin})
+        result = np.array(obj._array, dtype, copy=copy or None, order=order)
+        cupy.launches += not np.may_share_memory(result, obj._array) and result.size > 0
+        return _wrap(result, [obj])
+    result = np.array(obj, dtype, order=order)
     cupy.launches += 1
-    return _wrap(np.array(obj, dtype=dtype, order=order, ndmin=ndmin))
+    return _wrap(result)
 
 
-def asarray(a, dtype=None, order=None, *, blocking=False):
-    return array(a, dtype, copy=False, order=order or "K")
+def asarray(a, dtype=None, order="K"):
+    return array(a, dtype, False, order)
 
 
 def ascontiguousarray(a, dtype=None):
-    return array(a, dtype, copy=False, order="C", ndmin=1)
+    return array(a, dtype, False, "C")
 
 
-def asfortranarray(a, dtype=None):
-    return array(a, dtype, copy=False, order="F", ndmin=1)
+def asnumpy(a):
+    return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
 
-def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
-    return a.get(order=order, out=out) if isinstance(a, ndarray) else np.asarray(a, order=order)
+def as_strided(x, shape=None, strides=None):
+    return ndarray._of(np.lib.stride_tricks.as_strided(x._array, shape, strides))
 
 
-def get_array_module(*args):
-    return cupy if any(isinstance(value, ndarray) for value in args) else np
-
-
-def is_available():
-    return True
-
-
-def diagonal(a, offset=0, axis1=0, axis2=1):
-    return a.diagonal(offset, axis1, axis2)
-
-
-def _diagonal(self, offset=0, axis1=0, axis2=1):
-    view = np.diagonal(self._array, offset, axis1, axis2)
-    view.flags.writeable = True  # CuPy's diagonal may be written to, NumPy's may not
-    return ndarray._of(view)
-
-
-ndarray.diagonal = _diagonal
+def _synchronize():
+    cupy.synchronisations += 1
 
 
 def reset_counters():
     cupy.launches = cupy.synchronisations = 0
 
 
-# --- modules ---
-
-
-def _is_plain(value):
-    """True for what CuPy takes from NumPy as it is: numbers such as pi, scalar types such as float32."""
-    return isinstance(value, float) or (isinstance(value, type) and issubclass(value, np.generic))
-
-
-class _Module(types.ModuleType):
-    """A module with the recorded names and no other: what NumPy has under the same name does the work."""
-
-    def __init__(self, path, numpy_module, **own):
-        super().__init__(path)
-        self.__spec__ = importlib.machinery.ModuleSpec(path, None)
-        self._numpy = numpy_module
-        self.__dict__.update(own)
-
-    def __getattr__(self, name):
-        path = f"{self.__name__}.{name}"
-        record = RECORD["modules"][self.__name__]
-        if not any(name in names for names in record.values()):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        known = getattr(self._numpy, name, None)
-        if name in record["ufuncs"] and isinstance(known, np.ufunc):
-            value = ufunc(name, *record["ufuncs"][name])
-        elif name in record["ufuncs"] and known:  # fix, i0, sinc: plain functions in NumPy
-            value = _function(path, name, known, "x out=")
-        elif name in record["functions"] and known and name not in LEAKS:
-            value = _function(path, name, known, record["functions"][name])
-        elif name in ("dtype", "finfo", "iinfo", "LinAlgError", "newaxis", "s_", "index_exp") or _is_plain(
-            known
-        ):
-            value = known
-        else:
-            raise NotImplementedError(f"the stand-in for CuPy does not do {path}: add it to strict_cupy.py")
-        setattr(self, name, value)
-        return value
-
-
-class _Random:
-    """A generator with CuPy's methods. The numbers are NumPy's: on a GPU the same seed gives others."""
-
-    def __init__(self, path, generator):
-        self._path, self._generator = path, generator
-
-    def __getattr__(self, name):
-        methods = RECORD["classes"][self._path]["methods"]
-        if name not in methods:
-            raise AttributeError(f"{self._path.rpartition('.')[2]!r} object has no attribute {name!r}")
-        signature, numpy_method = _signature(methods[name]), getattr(self._generator, name)
-
-        def method(*args, **kwargs):
-            given = _bind(signature, name, args, kwargs)
-            dtype = kwargs.pop("dtype", None)  # CuPy takes it for each distribution, NumPy for a few
-            if name == "seed":
-                return numpy_method(*args, **kwargs)
-            result = _call(numpy_method, args, kwargs, _written(given, name in WRITING_FUNCTIONS), name)
-            return result if dtype is None else ndarray._of(result._array.astype(dtype))
-
-        return method
-
-
-def _random_state(seed=None):
-    return _Random("cupy.random.RandomState", np.random.RandomState(seed))
-
-
-def _default_rng(seed=None):
-    return _Random("cupy.random.Generator", np.random.default_rng(seed))
-
-
-class _RandomModule(_Module):
-    """cupy.random: default_rng, RandomState, and the functions of one global RandomState."""
-
-    _state = _random_state()
-    _aliases = types.MappingProxyType(dict.fromkeys(("random", "ranf", "sample"), "random_sample"))
-
-    def __getattr__(self, name):
-        functions = RECORD["modules"]["cupy.random"]["functions"]
-        method = self._aliases.get(name, name)
-        if name in functions and method in RECORD["classes"]["cupy.random.RandomState"]["methods"]:
-            return getattr(self._state, method)
-        return super().__getattr__(name)
-
-
 class CUDARuntimeError(RuntimeError):
     """Raised by CuPy where the driver or the GPU is missing; the tests raise it themselves."""
 
 
-class OutOfMemoryError(MemoryError):
-    """Raised by CuPy where the GPU's memory is full; the tests raise it themselves."""
+def _module(path, **names):
+    def missing(name):
+        raise _unknown(f"{path}.{name}")
 
-
-class Device:
-    """The one GPU."""
-
-    def __init__(self, device=0):
-        self.id = int(device)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def use(self):
-        return self
-
-    def synchronize(self):
-        cupy.synchronisations += 1
-
-
-class Stream:
-    """The one stream: all is done before a call returns, but waiting for it is counted."""
-
-    def synchronize(self):
-        cupy.synchronisations += 1
-
-
-def _plain_module(path, **names):
     module = types.ModuleType(path)
     module.__spec__ = importlib.machinery.ModuleSpec(path, None)
-    module.__dict__.update(names)
+    module.__dict__.update(names, __getattr__=missing)
     return module
 
 
-_runtime = _plain_module("cupy.cuda.runtime", getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError)
-_memory = _plain_module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
-_cuda = _plain_module(
-    "cupy.cuda",
-    runtime=_runtime,
-    memory=_memory,
-    Device=Device,
-    Stream=Stream,
-    get_current_stream=Stream,
-    is_available=is_available,
-)
-_linalg = _Module("cupy.linalg", np.linalg)
-_random = _RandomModule("cupy.random", np.random, RandomState=_random_state, default_rng=_default_rng)
-_stride_tricks = _Module("cupy.lib.stride_tricks", np.lib.stride_tricks)
-_lib = _plain_module("cupy.lib", stride_tricks=_stride_tricks)
+def _functions():
+    names = {name: getattr(np, name) for name in SAME_AS_NUMPY.split()}
+    for listed, data in (
+        (OF_ONE_ARRAY, slice(1)),
+        (OF_TWO_ARRAYS, slice(2)),
+        (OF_A_LIST, slice(1)),
+        (WITHOUT_ARRAYS, slice(0)),
+        (ON_THE_HOST, slice(2)),
+        ("einsum", slice(1, None)),
+    ):
+        names |= {name: _function(name, getattr(np, name), data) for name in listed.split()}
+    return names | {name: _function(name, getattr(np, name), slice(3), True) for name in ELEMENTWISE.split()}
 
-cupy = _Module(
-    "cupy",
-    np,
-    __version__=RECORD["version"],
-    ndarray=ndarray,
-    ufunc=ufunc,
-    array=array,
-    asarray=asarray,
-    asanyarray=asarray,
-    ascontiguousarray=ascontiguousarray,
-    asfortranarray=asfortranarray,
-    asnumpy=asnumpy,
-    diagonal=diagonal,
-    get_array_module=get_array_module,
-    is_available=is_available,
-    cuda=_cuda,
-    lib=_lib,
-    linalg=_linalg,
-    random=_random,
-    launches=0,
-    synchronisations=0,
-    reset_counters=reset_counters,
+
+_runtime = _module(
+    "cupy.cuda.runtime",
+    CUDARuntimeError=CUDARuntimeError,
+    getDeviceCount=lambda: 1,
+    getDeviceProperties=lambda device: {"name": b"stand-in"},
 )
+_stream = SimpleNamespace(synchronize=_synchronize)
+_cuda = _module("cupy.cuda", runtime=_runtime, get_current_stream=lambda: _stream)
+_stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
+_lib = _module("cupy.lib", stride_tricks=_stride_tricks)
+_own = (ndarray, array, asarray, ascontiguousarray, asnumpy, reset_counters)
+cupy = _module("cupy", **_functions(), **{own.__name__: own for own in _own}, cuda=_cuda, lib=_lib)
+cupy.__version__ = "stand-in"
+cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 0)
+cupy.reset_counters()
+_add_attributes()
 
 # What `sys.modules` must hold for `import cupy.something` to find the stand-in.
-MODULES = {
-    module.__name__: module
-    for module in (cupy, _cuda, _runtime, _memory, _linalg, _random, _lib, _stride_tricks)
-}
+MODULES = {module.__name__: module for module in (cupy, _cuda, _runtime, _lib, _stride_tricks)}

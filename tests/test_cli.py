@@ -1,17 +1,17 @@
-"""What all commands share: exit status, one line on standard error, help that shows the defaults."""
+"""Shared by all commands: exit statuses, one line on standard error, help that shows the defaults."""
 
 import importlib
+import subprocess
 import sys
 import types
 
 import pytest
 
-from tinynst import cli
+from tinynst import __version__, cli
 from tinynst.errors import DeviceError
 
 
 def status(function, *arguments):
-    """The exit status of what ends in sys.exit."""
     with pytest.raises(SystemExit) as caught:
         function(*arguments)
     return caught.value.code
@@ -25,65 +25,49 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "code", "message"),
     [
-        cli.UserError("there is no style 'wave';\n  choose from  waves, candy"),
-        DeviceError("there is no style 'wave'; choose from waves, candy"),
-        FileNotFoundError("there is no style 'wave'; choose from waves, candy"),
+        (
+            cli.UserError("no style 'wave';\n  choose from  waves, candy"),
+            2,
+            "no style 'wave'; choose from waves, candy",
+        ),
+        (DeviceError("no GPU"), 2, "no GPU"),
+        (FileNotFoundError("no wave.jpg"), 2, "no wave.jpg"),
+        (MemoryError("9 GB"), 2, "not enough memory (9 GB): try smaller sizes, batches or widths"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(capsys, error):
-    assert status(cli.run, raising(error), "stylize", []) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "tinynst stylize: there is no style 'wave'; choose from waves, candy\n"
-
-
-def test_a_missing_file_is_named(capsys, tmp_path):
-    assert status(cli.run, lambda _: open(tmp_path / "none.jpg"), "stylize", []) == 2
-    assert "none.jpg" in capsys.readouterr().err
+def test_an_error_of_the_user_is_one_line(capsys, error, code, message):
+    assert status(cli.run, raising(error), "stylize", []) == code
+    assert capsys.readouterr() == ("", f"tinynst stylize: {message}\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), RuntimeError("ours")])
-def test_our_own_mistakes_keep_their_traceback(error):
+def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error), match="ours"):
         cli.run(raising(error), "train", [])
 
 
-@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
 def test_status_of_a_command(returned, code):
-    seen = []
-    assert (
-        status(cli.run, lambda arguments: seen.append(arguments) or returned, "train", ["--out", "x"]) == code
-    )
-    assert seen == [["--out", "x"]]
-
-
-def test_interrupted(capsys):
-    assert status(cli.run, raising(KeyboardInterrupt()), "train", []) == 130
-    assert capsys.readouterr().err == "tinynst train: interrupted\n"
+    assert status(cli.run, lambda arguments: returned, "train", ["--out", "x"]) == code
 
 
 def parser():
     made = cli.Parser(prog="tinynst paint")
-    made.add_argument("images", nargs="*")
     made.add_argument("--strength", type=float, default=0.75, help="of the brush")
-    made.add_argument("--colour", choices=("red", "blue"), default="red", help="of the paint")
-    made.add_argument("--dry", action="store_true", help="without water")
+    made.add_argument("--color", choices=("red", "blue"), default="red", help="of the paint")
     return made
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [(["--strenth", "1"], "--strenth"), (["--strength", "much"], "much"), (["--colour", "green"], "green")],
-)
-def test_a_wrong_option_is_one_line_and_status_2(capsys, arguments, named):
-    assert status(parser().parse_args, arguments) == 2
+@pytest.mark.parametrize("wrong", [["--strenth", "1"], ["--strength", "much"], ["--color", "green"]])
+def test_a_wrong_option_is_one_line_and_status_2(capsys, wrong):
+    assert status(parser().parse_args, wrong) == 2
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
+    assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("tinynst paint: ")
-    assert named in err
+    assert wrong[0] in err
     assert "tinynst paint --help" in err
 
 
@@ -96,63 +80,44 @@ def test_help_shows_the_defaults(capsys):
 
 def test_given_are_the_options_that_were_named():
     made = parser()
-    assert cli.given(made, []) == {}
-    named = ["--strength", "0.75", "--dry"]  # named, though it is the default
-    assert cli.given(made, named) == {"strength": 0.75, "dry": True}
-    assert vars(made.parse_args([])) == {
-        "images": [],
-        "strength": 0.75,
-        "colour": "red",
-        "dry": False,
-    }  # as before
+    assert cli.given(made, ["--strength", "0.75"]) == {"strength": 0.75}  # named, though it is the default
+    assert status(cli.given, made, ["--color", "green"]) == 2
+    assert vars(made.parse_args([])) == {"strength": 0.75, "color": "red"}  # as before
 
 
-def test_given_leaves_the_defaults_after_a_wrong_option():
-    made = parser()
-    assert status(cli.given, made, ["--colour", "green"]) == 2
-    assert made.parse_args([]).strength == 0.75
+def test_commands_are_listed_and_called(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tinynst", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
 
-
-# --- tinynst NAME ---
-
-
-def call(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["tinynst", *arguments])
-    return status(cli.main)
-
-
-@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
-def test_the_list_of_commands(monkeypatch, capsys, arguments):
-    assert call(monkeypatch, *arguments) == 0
-    out = capsys.readouterr().out
-    for name, meaning in cli.COMMANDS.items():
-        assert any(line.split() == [name, *meaning.split()] for line in out.splitlines())
-
-
-def test_no_such_command(monkeypatch, capsys):
-    assert call(monkeypatch, "trian", "--help") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "'trian'" in err
-    assert "train" in err.split("choose from")[1]
-
-
-def test_a_command_gets_its_arguments_and_gives_the_status(monkeypatch):
-    seen = []
+    for arguments in ([], ["-h"], ["--help"]):
+        code, out, _ = call(*arguments)
+        assert code == 0
+        assert all(f"  {name:14} {meaning}\n" in out for name, meaning in cli.COMMANDS.items())
+    assert call("--version") == (0, f"tinynst {__version__}\n", "")
+    code, out, err = call("trian", "--help")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'trian'; choose from train" in err
     paint = types.ModuleType("tinynst.paint")
-    paint.main = lambda arguments: seen.append(arguments) or 7
+    paint.main = lambda arguments: print(arguments) or 7
     monkeypatch.setitem(sys.modules, "tinynst.paint", paint)
     monkeypatch.setitem(cli.COMMANDS, "paint", "paint a photo")
-    assert call(monkeypatch, "paint", "a.jpg", "--dry") == 7
-    assert seen == [["a.jpg", "--dry"]]
+    assert call("paint", "a.jpg", "--dry") == (7, "['a.jpg', '--dry']\n", "")
+
+
+def test_python_m_tinynst(capfd):
+    subprocess.run([sys.executable, "-m", "tinynst", "--version"], check=True, timeout=60)
+    assert capfd.readouterr().out == f"tinynst {__version__}\n"
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_is_there_and_helps(capsys, name):
+def test_every_command_has_help(capsys, name):
     command = importlib.import_module(f"tinynst.{name}").main
     assert status(command, ["--help"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"usage: tinynst {name}")
+    assert capsys.readouterr().out.startswith(f"usage: tinynst {name}")
     assert status(cli.run, command, name, ["--no-such-option"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,32 +1,32 @@
-"""What every command shares: options with their defaults shown, one clear line for a mistake, exit status 2."""
+"""Shared by all commands: help with defaults, user errors reported on one line, exit statuses."""
 
 import argparse
 import importlib
 import os
 import sys
 
+from . import __version__
 from .errors import DeviceError, UserError
-from .ops.fast.parallel import threads
 
 COMMANDS = {
-    "train": "train a style net",
+    "train": "train a style network",
     "stylize": "apply a style to photos",
-    "gallery": "photos by styles, and strips between two styles, as one picture",
-    "optimize": "optimise a picture itself: style transfer, inversion, texture",
-    "train_superres": "train a super-resolution net",
+    "gallery": "a picture of photos by styles, with blends between two styles",
+    "optimize": "optimize an image directly: style transfer, inversion, texture",
+    "train_superres": "train a super-resolution network",
     "superres": "enlarge photos",
     "evaluate": "measure quality as the paper does",
-    "figures": "remake the paper's figures 3, 4 and 5",
+    "figures": "make the paper's figures 3, 4 and 5",
     "dataset": "pack a folder of photos into one HDF5 file",
     "weights": "list, show, convert and blend weights",
     "gradcheck": "check gradients against finite differences",
-    "exercises": "make the exercises that gradcheck grades",
-    "bench": "measure speed and memory, alone or beside a framework",
+    "exercises": "write the exercises that gradcheck grades",
+    "bench": "measure speed and memory, also in comparison with a framework",
 }
 
 
 class _Help(argparse.HelpFormatter):
-    """Every default is shown, where there is one."""
+    """Show the default of every option that has one."""
 
     def _get_help_string(self, action):
         default = action.default
@@ -37,7 +37,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with defaults in --help and one line, not a page, for a wrong option."""
+    """argparse with defaults in --help, and a wrong option reported on one line."""
 
     def __init__(self, **options):
         super().__init__(formatter_class=_Help, **options)
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def given(parser, arguments=None):
-    """{option: value} of those that were named on the command line, without the defaults."""
+    """Return {option: value} of the options that were named on the command line, without the defaults."""
     defaults = {action: action.default for action in parser._actions}
     try:
         for action in defaults:
@@ -59,50 +59,50 @@ def given(parser, arguments=None):
             action.default = default
 
 
-def run(command, name, arguments=None):
-    """Call `command(arguments)` and exit: 0, its own status, or 2 with one line on standard error.
+def _check_threads():
+    from .ops.fast.parallel import threads  # here, so that `tinynst --help` does not load NumPy
 
-    `command` takes a list of strings (None: those of the command line). Anything that is not the user's mistake
-    keeps its traceback: it is ours.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(
-            errors="backslashreplace"
-        )  # a file's name may hold what the terminal's encoding does not know
     try:
         threads()
     except ValueError as error:
-        print(f"tinynst {name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(error) from None
+
+
+def run(command, name, arguments=None):
+    """Call `command(arguments)` and exit with its status (None is 0).
+
+    A user error exits with 2 and an interruption with 130, both with one line on standard error. Any other
+    exception is a bug and keeps its traceback. `arguments` are strings; None takes those of the command line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
     try:
-        status = command(arguments)
-    except BrokenPipeError:  # `... | head`: the reader has had enough, and nothing is wrong
+        _check_threads()
+        sys.exit(command(arguments) or 0)
+    except BrokenPipeError:  # the reader closed the pipe, as in `tinynst ... | head`: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        sys.exit(0)
     except (UserError, DeviceError, OSError) as error:
-        print(f"tinynst {name}: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status, message = 2, " ".join(str(error).split())
     except MemoryError as error:
-        print(
-            f"tinynst {name}: not enough memory ({error}): try smaller sizes, batches or widths",
-            file=sys.stderr,
-        )
-        status = 2
+        status, message = 2, f"not enough memory ({error}): try smaller sizes, batches or widths"
     except KeyboardInterrupt:
-        print(f"tinynst {name}: interrupted", file=sys.stderr)
-        status = 130
-    sys.exit(status or 0)
+        status, message = 130, "interrupted"
+    print(f"tinynst {name}: {message}", file=sys.stderr)
+    sys.exit(status)
 
 
 def main():
-    """The console command: `tinynst NAME ...` is `python -m tinynst.NAME ...`."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print("usage: tinynst COMMAND [options]   (tinynst COMMAND --help shows them)\n")
-        for name, meaning in COMMANDS.items():
-            print(f"  {name:14} {meaning}")
-        sys.exit(0)
-    name = sys.argv[1]
-    if name not in COMMANDS:
+    """The console command: `tinynst NAME ...` does the same as `python -m tinynst.NAME ...`."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: tinynst COMMAND [options]   (tinynst COMMAND --help shows the options)\n")
+        for command, meaning in COMMANDS.items():
+            print(f"  {command:14} {meaning}")
+    elif name == "--version":
+        print(f"tinynst {__version__}")
+    elif name in COMMANDS:
+        run(importlib.import_module(f"tinynst.{name}").main, name, sys.argv[2:])
+    else:
         print(f"tinynst: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    run(importlib.import_module(f"tinynst.{name}").main, name, sys.argv[2:])

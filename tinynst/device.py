@@ -1,7 +1,7 @@
-"""The one file that knows CuPy exists: "cpu" is NumPy, "cuda" is CuPy.
+"""The only file that imports CuPy: device "cpu" means NumPy, "cuda" means CuPy.
 
-Everything else asks `array_module(x)` where an array lives and calls that module, so each line of mathematics is
-written once and runs on both.
+All other code gets the module from `array_module(x)` and calls its functions, so each formula is written once
+and runs on both devices.
 """
 
 import sys
@@ -12,9 +12,9 @@ from .errors import DeviceError
 
 
 def select(name):
-    """Return the array module of `name`: numpy for "cpu", cupy for "cuda".
+    """Return the array module of the device `name`: numpy for "cpu", cupy for "cuda".
 
-    Raises DeviceError when CuPy is not installed or no GPU answers, ValueError for any other name.
+    Raises DeviceError if CuPy is not installed or finds no GPU, ValueError for any other name.
     """
     if name == "cpu":
         return np
@@ -24,25 +24,25 @@ def select(name):
         import cupy
     except ImportError:
         raise DeviceError(
-            "--device cuda needs CuPy, which is not installed: pip install 'tinynst[cuda12]' (or cuda13, "
-            "as your driver's CUDA), or use --device cpu"
+            "--device cuda needs CuPy, which is not installed: pip install 'tinynst[cuda12]' (cuda13 for a "
+            "driver with CUDA 13), or use --device cpu"
         ) from None
     try:
         cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise DeviceError(
-            f"--device cuda needs an NVIDIA GPU: CuPy is installed but finds none ({error}); install NVIDIA's driver "
-            "(Debian, Ubuntu: apt install nvidia-driver; then nvidia-smi shows the GPU), or use --device cpu"
+            f"--device cuda needs an NVIDIA GPU, but CuPy finds none ({error}): install NVIDIA's driver "
+            "(Debian, Ubuntu: apt install nvidia-driver; nvidia-smi then lists the GPU) or use --device cpu"
         ) from None
     return cupy
 
 
 def array_module(*arrays):
-    """Return numpy or cupy, whichever holds all `arrays` (None is passed over).
+    """Return the module (numpy or cupy) of all `arrays`; None among them is ignored.
 
-    Raises TypeError for anything that is not an array, and for arrays on two devices.
+    Raises TypeError if there is no array, for anything that is not an array, and for arrays on two devices.
     """
-    cupy = sys.modules.get("cupy")  # a CuPy array can only exist where somebody has imported CuPy
+    cupy = sys.modules.get("cupy")  # there are no CuPy arrays unless CuPy has been imported
     found = None
     for array in arrays:
         if array is None:
@@ -53,12 +53,12 @@ def array_module(*arrays):
             module = cupy
         else:
             raise TypeError(
-                f"expected a NumPy or CuPy array, got {type(array).__name__}: make it one with np.asarray(...)"
+                f"expected a NumPy or CuPy array, got {type(array).__name__}: convert it with np.asarray(...)"
             )
         if found is not None and module is not found:
             raise TypeError(
-                "NumPy and CuPy arrays met in one operation: move all to the GPU with device.asarray(x, cupy) "
-                "or all to the CPU with device.to_numpy(x)"
+                "NumPy and CuPy arrays met in one operation: move all to the GPU with device.asarray(x, "
+                "cupy) or all to the CPU with device.to_numpy(x)"
             )
         found = module
     if found is None:
@@ -67,28 +67,28 @@ def array_module(*arrays):
 
 
 def asarray(array, xp):
-    """`array` (from either device, or a nested list) as an array of the module `xp`, copied only if it must move."""
+    """Return `array` (of either device, or a nested list) as an array of `xp`, copied only if necessary."""
     return to_numpy(array) if xp is np else xp.asarray(array)
 
 
 def to_numpy(array):
-    """`array` as a NumPy array, fetched from the GPU where it is there."""
+    """Return `array` as a NumPy array, copied from the GPU if it is there."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 def synchronize(xp):
-    """Wait until all that was asked of the device is done (a GPU works on while Python goes ahead)."""
+    """Wait until the device has finished its work (a GPU computes while Python continues)."""
     if xp is not np:
         xp.cuda.get_current_stream().synchronize()
 
 
 def copy_arrays(source, target):
-    """Copy the dict of NumPy arrays `source` over that of arrays `target`, on any device: all of them or none.
+    """Copy a dict of NumPy arrays into a dict of arrays on any device: all of them, or none if it raises.
 
-    Raises ValueError unless names and shapes are the same.
+    Raises ValueError unless both have the same names and shapes.
     """
     if source.keys() != target.keys():
-        raise ValueError(f"{sorted(source.keys() ^ target.keys())[0]!r} is only in one of the two")
+        raise ValueError(f"{min(source.keys() ^ target.keys())!r} is only in one of the two")
     for name, array in target.items():
         if array.shape != source[name].shape:
             raise ValueError(f"{name} has shape {source[name].shape} there, {array.shape} here")
