@@ -1,7 +1,11 @@
-"""Train a style net: see training/style.py."""
+"""The command `tinynst train`: train a style net. See training/style.py."""
 
+from . import make_callable
 from .cli import run
-from .training.style import StyleSettings, main, train  # noqa: F401
+from .training.style import StyleSettings, main, train
+
+__all__ = ["StyleSettings", "train"]
+make_callable(__name__, train)
 
 if __name__ == "__main__":
     run(main, "train")

@@ -1,0 +1,39 @@
+"""Lessons: each committed notebook is its source's, with outputs. `python lessons/build.py --check` runs them as well."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+LESSONS = Path(__file__).parents[1] / "lessons"
+sys.path.insert(0, str(LESSONS))
+import build  # noqa: E402
+
+
+@pytest.mark.parametrize("source", build.sources(), ids=lambda path: path.stem)
+def test_the_notebook_is_its_sources_and_has_outputs(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    assert build.cells(notebook) == build.cells(build.read_source(source))
+    assert sum(bool(cell.outputs) for cell in notebook.cells if cell.cell_type == "code") >= 5
+    errors = [
+        o
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for o in cell.outputs
+        if o.output_type == "error"
+    ]
+    assert not errors
+
+
+def test_a_number_that_changed_is_reported():
+    old = nbformat.v4.new_notebook()
+    cell = nbformat.v4.new_code_cell("print(x)", metadata={"tags": ["check"]})
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="a 1.25 and 3e-6")]
+    old.cells = [cell]
+    new = nbformat.from_dict(old)
+    assert list(build.differences(old, new)) == []
+    new = nbformat.reads(nbformat.writes(old).replace("1.25", "1.27"), as_version=4)
+    assert list(build.differences(old, new)) == [
+        "cell 0 printed [1.27, 3e-06], the committed notebook has [1.25, 3e-06]"
+    ]
