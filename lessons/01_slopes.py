@@ -189,9 +189,8 @@ def descend(a, c, lr, steps):
 
 
 path = descend(a=0.5, c=0.8, lr=0.5, steps=300)
-print(
-    f"start: loss {loss(*path[0]):.5f}   end: a = {path[-1][0]:.3f}, c = {path[-1][1]:.3f}, loss {loss(*path[-1]):.5f}"
-)
+a, c = path[-1]
+print(f"start: loss {loss(*path[0]):.5f}   end: a = {a:.3f}, c = {c:.3f}, loss {loss(a, c):.5f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 4))
@@ -263,9 +262,8 @@ second = 2 * np.array([[np.mean(x * x), np.mean(x)], [np.mean(x), 1.0]])
 flat, steep = np.linalg.eigvalsh(second)
 print(f"curvature along the valley {flat:.4f}, across {steep:.3f}")
 print(f"largest learning rate that works: 2 / {steep:.3f} = {2 / steep:.3f}")
-print(
-    f"steps until the flat direction has shrunk to a tenth, at half of it: {np.log(0.1) / np.log(1 - flat / steep):.0f}"
-)
+steps = np.log(0.1) / np.log(1 - flat / steep)
+print(f"steps until the flat direction has shrunk to a tenth, at half of that rate: {steps:.0f}")
 
 # %% [markdown]
 # Try the edge: just below it and just above.
@@ -325,7 +323,7 @@ def check_line(fit):
         return f"right: a = {a:.2f}, c = {c:.2f}"
     if np.allclose((a, c), (0, 0), atol=0.05):
         return "nothing moved: are the new a and c used in the next step?"
-    return f"not yet: a = {a:.3g}, c = {c:.3g}, expected about 3 and -2. Check the sign of the step, and the mean"
+    return f"not yet: a = {a:.3g}, c = {c:.3g}, expected 3 and -2. Check the sign of the step, and the mean"
 
 
 print(check_line(fit_line))
