@@ -13,14 +13,16 @@ from . import ops
 
 
 class Layer:
-    """The base of all layers. A `conditional` layer's forward takes a mixture of styles as well. A `frozen`
-    layer has parameters that are not learnt: it computes no gradients with respect to them."""
+    """The base of all layers: y = operation(x, **parameters, **buffers, **settings)."""
 
-    conditional = frozen = False
-    times = 1  # y's height and width, in those of x
+    operation = ""  # its name in ops; the name of its backward ends in _backward
+    selective = False  # that backward takes `need` and computes only those gradients
+    conditional = False  # forward takes a mixture of styles as well
+    frozen = False  # the parameters are not learnt: backward computes no gradients with respect to them
+    times = 1  # y has this many times the height and width of x
 
-    def __init__(self, parameters=None, buffers=None):
-        self._parameters, self._buffers = parameters or {}, buffers or {}
+    def __init__(self, parameters=None, buffers=None, **settings):
+        self._parameters, self._buffers, self.settings = parameters or {}, buffers or {}, settings
         self._gradients, self._cache = {}, None
 
     def parameters(self):
@@ -47,17 +49,6 @@ class Layer:
     def forget(self):
         """Drop what forward kept for a backward pass."""
         self._cache = None
-
-
-class Operation(Layer):
-    """A layer of one operation in ops: operation(x, **parameters, **buffers, **settings). If the operation is
-    `selective`, its backward takes `need` and skips the other gradients."""
-
-    operation, selective = "", False
-
-    def __init__(self, parameters=None, buffers=None, **settings):
-        super().__init__(parameters, buffers)
-        self.settings = settings
 
     def forward(self, x, training=False):
         return self._apply(x, training)
@@ -86,7 +77,7 @@ def _uniform(rng, shape, fan_in, xp, dtype):
     return xp.asarray(rng.uniform(-1, 1, shape).astype(dtype) / np.sqrt(fan_in).astype(dtype))
 
 
-class Conv(Operation):
+class Conv(Layer):
     """ops.conv2d with kernel w (kernel, kernel, inputs, outputs) and, with `bias`, b (outputs,). A norm right
     after the convolution would subtract b again, so there it is left out."""
 
@@ -104,7 +95,7 @@ class Conv(Operation):
         return *((side + 2 * self.pad - kernel) // self.stride + 1 for side in shape[:2]), outputs
 
 
-class ConvTranspose(Operation):
+class ConvTranspose(Layer):
     """ops.conv_transpose2d to twice the size, with kernel w (3, 3, outputs, inputs)."""
 
     operation, selective = "conv_transpose2d", True
@@ -117,7 +108,7 @@ class ConvTranspose(Operation):
         return 2 * shape[0], 2 * shape[1], self._parameters["w"].shape[2]
 
 
-class InstanceNorm(Operation):
+class InstanceNorm(Layer):
     """ops.instance_norm, with `relu` followed by ReLU. It starts with gamma = 1, beta = 0. The base of all
     norms."""
 
@@ -125,6 +116,7 @@ class InstanceNorm(Operation):
 
     def __init__(self, channels, relu=False, *, xp=np, dtype=np.float32):
         super().__init__({"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)}, relu=relu)
+        self.relu = relu
 
 
 class ConditionalInstanceNorm(InstanceNorm):
@@ -153,7 +145,7 @@ class BatchNorm(InstanceNorm):
         return self._apply(x, training, training=training)
 
 
-class ReflectPad(Operation):
+class ReflectPad(Layer):
     """ops.reflect_pad2d by `pad` pixels on each side."""
 
     operation = "reflect_pad2d"
@@ -165,13 +157,13 @@ class ReflectPad(Operation):
         return *(side + 2 * self.settings["pad"] for side in shape[:2]), shape[2]
 
 
-class MaxPool(Operation):
+class MaxPool(Layer):
     """ops.max_pool2d, to half the size."""
 
     operation, times = "max_pool2d", 0.5
 
 
-class Upsample(Operation):
+class Upsample(Layer):
     """ops.upsample_nearest to `scale` times the size."""
 
     operation = "upsample_nearest"
@@ -181,19 +173,19 @@ class Upsample(Operation):
         self.times = scale
 
 
-class UpsampleSmooth(Operation):
+class UpsampleSmooth(Layer):
     """ops.upsample_smooth, to twice the size."""
 
     operation, times = "upsample_smooth", 2
 
 
-class ReLU(Operation):
+class ReLU(Layer):
     """ops.relu, for nets without norms: a norm applies its ReLU itself."""
 
     operation = "relu"
 
 
-class ScaledTanh(Operation):
+class ScaledTanh(Layer):
     """ops.scaled_tanh."""
 
     operation = "scaled_tanh"

@@ -201,9 +201,8 @@ class LBFGS:
 
         def own(array):
             if array.shape != self.x.shape:
-                raise ValueError(
-                    f"the optimiser was saved for {array.size} numbers, the parameters hold {self.x.size}"
-                )
+                saved = f"the optimiser was saved for {array.size} numbers"
+                raise ValueError(f"{saved}, the parameters hold {self.x.size}")
             return array_module(self.x).asarray(array.astype(self.x.dtype))
 
         line, s, y = ({name: own(a) for name, a in arrays[group].items()} for group in ("line", "s", "y"))
@@ -274,16 +273,13 @@ def _flat(arrays):
 def _flat_gradients(gradients, parameters):
     """The gradients in one vector, in the parameters' order. Raises ValueError unless both have the same
     names and shapes."""
-    if gradients.keys() != parameters.keys():
-        odd = sorted(gradients.keys() ^ parameters.keys())[0]
-        raise ValueError(
-            f"gradients and parameters should have the same names; {odd!r} is only in one of the two"
-        )
+    if odd := sorted(gradients.keys() ^ parameters.keys()):
+        needed = "gradients and parameters should have the same names"
+        raise ValueError(f"{needed}; {odd[0]!r} is only in one of the two")
     for name, p in parameters.items():
-        if gradients[name].shape != p.shape:
-            raise ValueError(
-                f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}"
-            )
+        shape = gradients[name].shape
+        if shape != p.shape:
+            raise ValueError(f"the gradient of {name} has shape {shape}, the parameter {p.shape}")
     return _flat({name: gradients[name] for name in parameters})
 
 

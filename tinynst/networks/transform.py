@@ -40,11 +40,11 @@ class Blocks:
         self.kind = {"xp": xp, "dtype": dtype}
         self.random = {"rng": np.random.default_rng(seed), **self.kind}
 
-    def conv(self, name, inputs, outputs, kernel, stride=1, bias=None):
-        bias = self.norm_kind == "none" if bias is None else bias
-        each = self.padding == "each"
-        conv = layers.Conv(inputs, outputs, kernel, stride, 0 if each else kernel // 2, bias, **self.random)
-        return {f"{name}_pad": layers.ReflectPad(kernel // 2), name: conv} if each else {name: conv}
+    def conv(self, name, inputs, outputs, kernel, stride=1, padded=True, bias=False):
+        pad, bias = kernel // 2 if padded else 0, bias or self.norm_kind == "none"
+        reflected = {f"{name}_pad": layers.ReflectPad(pad)} if self.padding == "each" else {}
+        conv = layers.Conv(inputs, outputs, kernel, stride, 0 if reflected else pad, bias, **self.random)
+        return reflected | {name: conv}
 
     def norm(self, name, channels, relu=True):
         """The norm, with ReLU where `relu`. In a net without norms: ReLU, or nothing."""
@@ -58,15 +58,11 @@ class Blocks:
         return self.conv(name, inputs, outputs, kernel, stride) | self.norm(f"{name}_norm", outputs)
 
     def residual(self, name, channels):
-        crop = 2 if self.padding == "outer" else 0
-        inner = {}
+        padded, inner = self.padding != "outer", {}
         for k in (1, 2):
-            if crop:
-                inner[f"conv{k}"] = layers.Conv(channels, channels, 3, **self.random)
-            else:
-                inner |= self.conv(f"conv{k}", channels, channels, 3)
+            inner |= self.conv(f"conv{k}", channels, channels, 3, padded=padded)
             inner |= self.norm(f"norm{k}", channels, relu=k == 1)
-        return {name: layers.Residual(inner, crop)}
+        return {name: layers.Residual(inner, crop=0 if padded else 2)}
 
     def up(self, name, inputs, outputs):
         """To twice the size: a transposed convolution, or enlarging and a convolution; then norm and ReLU."""
@@ -78,8 +74,7 @@ class Blocks:
 
     def out(self, inputs):
         """The last convolution and the tanh."""
-        conv = self.conv("out", inputs, 3, 9, bias=True)
-        return conv | {"tanh": layers.ScaledTanh(SPAN)}
+        return self.conv("out", inputs, 3, 9, bias=True) | {"tanh": layers.ScaledTanh(SPAN)}
 
 
 class TransformNet:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..device import array_module
-from ..layers import MaxPool, Operation, Sequential
+from ..layers import Layer, MaxPool, Sequential
 from ..ops import arguments
 
 # VGG was trained on BGR images in 0..255, minus the mean colour of ImageNet. VGG16 takes RGB: it reverses the
@@ -35,7 +35,7 @@ def check_images(net, images):
     return xp
 
 
-class FixedConv(Operation):
+class FixedConv(Layer):
     """A 3x3 convolution with ReLU and a constant kernel: transformed for Winograd once per dtype."""
 
     operation, selective, frozen = "conv2d", True, True
