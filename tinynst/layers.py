@@ -13,18 +13,24 @@ from . import ops
 
 
 class Layer:
-    """The base of all layers. A `conditional` layer's forward takes a mixture of styles as well. A `frozen`
-    layer has parameters that are not learnt: it computes no gradients with respect to them."""
+    """The base of all layers: y = operation(x, **parameters, **buffers, **settings)."""
 
-    conditional = False
-    frozen = False
+    operation = ""  # its name in ops; the name of its backward ends in _backward
+    selective = False  # that backward takes `need` and computes only those gradients
+    conditional = False  # forward takes a mixture of styles as well
+    frozen = False  # the parameters are not learnt: backward computes no gradients with respect to them
+    times = 1  # y has this many times the height and width of x
 
-    def __init__(self, parameters=None, buffers=None):
-        self._parameters, self._buffers = parameters or {}, buffers or {}
+    def __init__(self, parameters=None, buffers=None, **settings):
+        self._parameters, self._buffers, self.settings = parameters or {}, buffers or {}, settings
         self._gradients, self._cache = {}, None
 
     def parameters(self):
         return dict(self._parameters)
+
+    def learnt(self):
+        """The parameters that are learnt: backward computes gradients with respect to these."""
+        return {} if self.frozen else self.parameters()
 
     def gradients(self):
         return {} if self.frozen else dict(self._gradients)
@@ -32,41 +38,38 @@ class Layer:
     def buffers(self):
         return dict(self._buffers)
 
-    def learnt(self):
-        """The parameters that are learnt: backward computes gradients with respect to these."""
-        return {} if self.frozen else self.parameters()
-
     def leaves(self):
         """The layers that this one consists of, down to single operations."""
         return [self]
 
     def out_shape(self, shape):
         """The shape (H, W, C) of y for one image x of `shape` (H, W, C)."""
-        return shape
+        return int(self.times * shape[0]), int(self.times * shape[1]), shape[2]
 
     def forget(self):
         """Drop what forward kept for a backward pass."""
         self._cache = None
 
-    def _keep(self, cache, training):
-        if training:
-            self._cache = cache
+    def forward(self, x, training=False):
+        return self._apply(x, training)
 
-    def _take(self):
+    def _apply(self, x, keep, **more):
+        arguments = {**self._parameters, **self._buffers, **self.settings, **more}
+        y, cache = getattr(ops, self.operation)(x, **arguments)
+        if keep:
+            self._cache = cache
+        return y
+
+    def backward(self, dy, need=("x", "w")):
         cache, self._cache = self._cache, None
         if cache is None:
             name = type(self).__name__
             raise RuntimeError(f"{name}.backward needs a forward(x, training=True) before it, one for each")
-        return cache
-
-    def _need(self, need):
-        """`need` for this layer's operation: a frozen layer needs no parameter gradients."""
-        return tuple(what for what in need if what == "x" or not self.frozen)
-
-    def _learn(self, need, **gradients):
-        """Store the gradients with respect to the parameters, if they are needed."""
-        wanted = "w" in self._need(need)
-        self._gradients = {name: g for name, g in gradients.items() if wanted and g is not None}
+        need = tuple(what for what in need if what == "x" or not self.frozen)
+        backward = getattr(ops, f"{self.operation}_backward")
+        dx, *gradients = backward(dy, cache, need=need) if self.selective else backward(dy, cache)
+        self._gradients = dict(zip(self._parameters, gradients, strict=False)) if "w" in need else {}
+        return dx if "x" in need else None
 
 
 def _uniform(rng, shape, fan_in, xp, dtype):
@@ -78,22 +81,14 @@ class Conv(Layer):
     """ops.conv2d with kernel w (kernel, kernel, inputs, outputs) and, with `bias`, b (outputs,). A norm right
     after the convolution would subtract b again, so there it is left out."""
 
+    operation, selective = "conv2d", True
+
     def __init__(self, inputs, outputs, kernel, stride=1, pad=0, bias=False, *, rng, xp=np, dtype=np.float32):
+        shapes = {"w": (kernel, kernel, inputs, outputs)} | ({"b": (outputs,)} if bias else {})
         fan_in = kernel * kernel * inputs
-        super().__init__({"w": _uniform(rng, (kernel, kernel, inputs, outputs), fan_in, xp, dtype)})
-        if bias:
-            self._parameters["b"] = _uniform(rng, (outputs,), fan_in, xp, dtype)
+        weights = {name: _uniform(rng, shape, fan_in, xp, dtype) for name, shape in shapes.items()}
+        super().__init__(weights, stride=stride, pad=pad)
         self.stride, self.pad = stride, pad
-
-    def forward(self, x, training=False):
-        y, cache = ops.conv2d(x, **self._parameters, stride=self.stride, pad=self.pad)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        dx, dw, db = ops.conv2d_backward(dy, self._take(), need=self._need(need))
-        self._learn(need, w=dw, b=db)
-        return dx
 
     def out_shape(self, shape):
         kernel, _, _, outputs = self._parameters["w"].shape
@@ -103,139 +98,100 @@ class Conv(Layer):
 class ConvTranspose(Layer):
     """ops.conv_transpose2d to twice the size, with kernel w (3, 3, outputs, inputs)."""
 
+    operation, selective = "conv_transpose2d", True
+
     def __init__(self, inputs, outputs, *, rng, xp=np, dtype=np.float32):
-        super().__init__({"w": _uniform(rng, (3, 3, outputs, inputs), 9 * inputs, xp, dtype)})
-
-    def forward(self, x, training=False):
-        y, cache = ops.conv_transpose2d(x, self._parameters["w"], stride=2, pad=1, output_pad=1)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        dx, dw, _ = ops.conv_transpose2d_backward(dy, self._take(), need=self._need(need))
-        self._learn(need, w=dw)
-        return dx
+        w = _uniform(rng, (3, 3, outputs, inputs), 9 * inputs, xp, dtype)
+        super().__init__({"w": w}, stride=2, pad=1, output_pad=1)
 
     def out_shape(self, shape):
         return 2 * shape[0], 2 * shape[1], self._parameters["w"].shape[2]
 
 
 class InstanceNorm(Layer):
-    """ops.instance_norm, with `relu` followed by ReLU. It starts with gamma = 1, beta = 0."""
+    """ops.instance_norm, with `relu` followed by ReLU. It starts with gamma = 1, beta = 0. The base of all
+    norms."""
+
+    operation = "instance_norm"
 
     def __init__(self, channels, relu=False, *, xp=np, dtype=np.float32):
-        super().__init__({"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)})
+        super().__init__({"gamma": xp.ones(channels, dtype), "beta": xp.zeros(channels, dtype)}, relu=relu)
         self.relu = relu
-
-    def forward(self, x, training=False):
-        y, cache = ops.instance_norm(x, **self._parameters, relu=self.relu)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        dx, dgamma, dbeta = ops.instance_norm_backward(dy, self._take())
-        self._learn(need, gamma=dgamma, beta=dbeta)
-        return dx if "x" in need else None
 
 
 class ConditionalInstanceNorm(InstanceNorm):
     """ops.conditional_instance_norm: a row of gamma and beta for each of `styles` styles."""
 
-    conditional = True
+    operation, conditional = "conditional_instance_norm", True
 
     def __init__(self, styles, channels, relu=False, *, xp=np, dtype=np.float32):
         super().__init__((styles, channels), relu, xp=xp, dtype=dtype)
 
     def forward(self, x, training=False, mix=None):
         """mix (N, styles): the share of each style in each image."""
-        y, cache = ops.conditional_instance_norm(x, **self._parameters, mix=mix, relu=self.relu)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        dx, dgamma, dbeta, _ = ops.conditional_instance_norm_backward(dy, self._take())
-        self._learn(need, gamma=dgamma, beta=dbeta)
-        return dx if "x" in need else None
+        return self._apply(x, training, mix=mix)
 
 
 class BatchNorm(InstanceNorm):
     """ops.batch_norm: in training it updates its running statistics, otherwise it uses them."""
+
+    operation = "batch_norm"
 
     def __init__(self, channels, relu=False, *, xp=np, dtype=np.float32):
         super().__init__(channels, relu, xp=xp, dtype=dtype)
         self._buffers = {"running_mean": xp.zeros(channels, dtype), "running_var": xp.ones(channels, dtype)}
 
     def forward(self, x, training=False):
-        y, cache = ops.batch_norm(x, **self._parameters, **self._buffers, training=training, relu=self.relu)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        dx, dgamma, dbeta = ops.batch_norm_backward(dy, self._take())
-        self._learn(need, gamma=dgamma, beta=dbeta)
-        return dx if "x" in need else None
+        return self._apply(x, training, training=training)
 
 
-class _Plain(Layer):
-    """A layer without parameters: an operation, its backward, and the arguments of the forward."""
-
-    def __init__(self, forward, backward, *arguments, scale=1.0, pad=0):
-        super().__init__()
-        self._operation, self._operation_backward, self._arguments = forward, backward, arguments
-        self._scale, self._pad = scale, pad  # what it does to the height and width
-
-    def forward(self, x, training=False):
-        y, cache = self._operation(x, *self._arguments)
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        return self._operation_backward(dy, self._take())[0] if "x" in need else None
-
-    def out_shape(self, shape):
-        return *(int(self._scale * side) + 2 * self._pad for side in shape[:2]), shape[2]
-
-
-class ReflectPad(_Plain):
+class ReflectPad(Layer):
     """ops.reflect_pad2d by `pad` pixels on each side."""
 
+    operation = "reflect_pad2d"
+
     def __init__(self, pad):
-        super().__init__(ops.reflect_pad2d, ops.reflect_pad2d_backward, pad, pad=pad)
+        super().__init__(pad=pad)
+
+    def out_shape(self, shape):
+        return *(side + 2 * self.settings["pad"] for side in shape[:2]), shape[2]
 
 
-class MaxPool(_Plain):
+class MaxPool(Layer):
     """ops.max_pool2d, to half the size."""
 
-    def __init__(self):
-        super().__init__(ops.max_pool2d, ops.max_pool2d_backward, scale=0.5)
+    operation, times = "max_pool2d", 0.5
 
 
-class Upsample(_Plain):
+class Upsample(Layer):
     """ops.upsample_nearest to `scale` times the size."""
 
+    operation = "upsample_nearest"
+
     def __init__(self, scale):
-        super().__init__(ops.upsample_nearest, ops.upsample_nearest_backward, scale, scale=scale)
+        super().__init__(scale=scale)
+        self.times = scale
 
 
-class UpsampleSmooth(_Plain):
+class UpsampleSmooth(Layer):
     """ops.upsample_smooth, to twice the size."""
 
-    def __init__(self):
-        super().__init__(ops.upsample_smooth, ops.upsample_smooth_backward, scale=2)
+    operation, times = "upsample_smooth", 2
 
 
-class ReLU(_Plain):
+class ReLU(Layer):
     """ops.relu, for nets without norms: a norm applies its ReLU itself."""
 
-    def __init__(self):
-        super().__init__(ops.relu, ops.relu_backward)
+    operation = "relu"
 
 
-class ScaledTanh(_Plain):
+class ScaledTanh(Layer):
     """ops.scaled_tanh."""
 
+    operation = "scaled_tanh"
+
     def __init__(self, scale):
-        super().__init__(ops.scaled_tanh, ops.scaled_tanh_backward, scale)
+        super().__init__(scale=scale)
 
 
 class Sequential(Layer):
@@ -295,9 +251,8 @@ class Sequential(Layer):
         for name, layer in self.layers.items():
             shape, count = layer.out_shape(shape), sum(p.size for p in layer.parameters().values())
             total += count
-            rows.append(
-                (name, type(layer).__name__, "x".join(map(str, shape)), f"{count:,}" if count else "")
-            )
+            size = "x".join(map(str, shape))
+            rows.append((name, type(layer).__name__, size, f"{count:,}" if count else ""))
         rows.append(("in all", "", "", f"{total:,}"))
         return "\n".join(f"{name:<13}{kind:<25}{size:<24}{count:>12}" for name, kind, size, count in rows)
 

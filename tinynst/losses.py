@@ -41,10 +41,8 @@ def style_loss(f, target_gram, weight=1.0):
     gram, cache = ops.gram_matrix(f)
     n, c, _ = gram.shape
     if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
-        raise ValueError(
-            f"target_gram has shape {tuple(target_gram.shape)}; it should be "
-            f"({c}, {c}) or (1 or {n}, {c}, {c})"
-        )
+        expected = f"({c}, {c}) or (1 or {n}, {c}, {c})"
+        raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be {expected}")
     difference = gram - target_gram
     value = weight * float((difference * difference).sum()) / n
     (df,) = ops.gram_matrix_backward(difference * (2 * weight / n), cache)
@@ -101,9 +99,8 @@ def grid_loss(y, target, weight=1.0, period=2):
 class StyleObjective:
     """The loss of a stylised image: content, style and total variation, weighted and added (eq. 5).
 
-    `content` and `style` are {layer: weight}. The weights are the official code's: it takes the *mean* of the
-    squared differences of two Gram matrices where eq. 4 takes the sum, so eq. 4 is divided by C^2 here, in
-    one place.
+    `content` and `style` are {layer: weight}. The weights are the official code's, which takes the *mean* of
+    the squared differences of two Gram matrices where eq. 4 takes the sum: eq. 4 is divided by C^2 here.
     """
 
     def __init__(self, vgg, style_image, content, style, tv, mix=None):
@@ -120,37 +117,39 @@ class StyleObjective:
         mix = [1.0] * len(paintings) if mix is None else mix
         self.grams = {}
         for painting, share in zip(paintings, mix, strict=True):
-            features = vgg.forward(painting, tuple(style), training=False) if style else {}
-            for name, f in features.items():
+            for name, f in self._features(painting, style).items():
                 gram = ops.gram_matrix(f)[0] * (share / sum(mix))
                 self.grams[name] = gram if name not in self.grams else self.grams[name] + gram
 
+    def _features(self, images, layers, training=False):
+        return self.vgg.forward(images, tuple(layers), training) if layers else {}
+
     def targets(self, images):
         """The content features of `images` (N, H, W, 3); nothing is kept for a backward pass."""
-        return self.vgg.forward(images, tuple(self.content), training=False) if self.content else {}
+        return self._features(images, self.content)
 
     def value(self, y, targets):
         """The total for images y, without a gradient."""
-        features = self.vgg.forward(y, tuple(self.content | self.style), training=False)
-        total = sum(feature_loss(features[name], targets[name], w)[0] for name, w in self.content.items())
-        for name, weight in self.style.items():
-            gram = ops.gram_matrix(features[name])[0] - self.grams[name]
-            total += weight / gram.shape[1] ** 2 * float((gram * gram).sum()) / len(gram)
+        features = self._features(y, self.content | self.style)
+        total = sum(value for _, _, value, _ in self._losses(features, targets))
         return total + (tv_loss(y, self.tv)[0] if self.tv else 0.0)
+
+    def _losses(self, features, targets):
+        """(term, layer, value, gradient with respect to its features) of each content and style loss."""
+        for name, weight in self.content.items():
+            yield "content", name, *feature_loss(features[name], targets[name], weight)
+        for name, weight in self.style.items():
+            weight = weight / features[name].shape[3] ** 2
+            yield "style", name, *style_loss(features[name], self.grams[name], weight)
 
     def __call__(self, y, targets):
         """Return ({"content", "style", "tv", "total": weighted float}, gradient with respect to y) for images
         y (N, H, W, 3) in 0..255; `targets` as the method of that name returns them."""
-        layers = tuple(self.content | self.style)
-        features = self.vgg.forward(y, layers, training=True) if layers else {}
+        layers = self.content | self.style
+        features = self._features(y, layers, training=True)
         terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
-        for name, weight in self.content.items():
-            value, gradients[name] = feature_loss(features[name], targets[name], weight)
-            terms["content"] += value
-        for name, weight in self.style.items():
-            weight = weight / features[name].shape[3] ** 2
-            value, df = style_loss(features[name], self.grams[name], weight)
-            terms["style"] += value
+        for term, name, value, df in self._losses(features, targets):
+            terms[term] += value
             gradients[name] = df if name not in gradients else ops.add(df, gradients[name], out=df)
         dy = self.vgg.backward(gradients) if layers else array_module(y).zeros_like(y)
         if self.tv:

@@ -22,24 +22,20 @@ class Adam:
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
         if not lr >= 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not lr={lr}, eps={eps}, betas={betas}"
-            )
+            given = f"lr={lr}, eps={eps}, betas={betas}"
+            raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not {given}")
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
         self.rates = {}
-        flat = _flat(
-            self.parameters
-        )  # one vector: a dozen launches on a GPU instead of a dozen per parameter
-        self._m, self._v = array_module(flat).zeros_like(flat), array_module(flat).zeros_like(flat)
+        flat = _flat(self.parameters)  # one vector: a dozen launches on a GPU, not a dozen per parameter
+        self._m, self._v = (array_module(flat).zeros_like(flat) for _ in "mv")
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
     def step(self, gradients):
         """Update every parameter from {name: gradient}. Raises ValueError for other names or shapes."""
-        _check(gradients, self.parameters)
+        flat = _flat_gradients(gradients, self.parameters)
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
-        flat = _flat({name: gradients[name] for name in self.parameters})
         xp = array_module(flat)
 
         def job(block):
@@ -70,77 +66,54 @@ class Adam:
         self.t = t
 
 
-def _check(gradients, parameters):
-    """Raise ValueError unless names and shapes are the same."""
-    if gradients.keys() != parameters.keys():
-        odd = sorted(gradients.keys() ^ parameters.keys())
-        raise ValueError(
-            f"gradients and parameters should have the same names; {odd[0]!r} is only in one of the two"
-        )
-    for name, p in parameters.items():
-        if gradients[name].shape != p.shape:
-            raise ValueError(
-                f"the gradient of {name} has shape {gradients[name].shape}, the parameter {p.shape}"
-            )
-
-
 class LBFGS:
     """L-BFGS with a strong-Wolfe line search: Nocedal and Wright, Numerical Optimization (2006), algorithms
     7.4, 7.5, 3.5, 3.6.
 
-    Newton's step divides the gradient by the matrix of second derivatives, which for a 256x256 image would
-    have 4e10 numbers. L-BFGS estimates the product of its inverse with the gradient from the last `memory`
-    steps s and the changes y of the gradient along them, so that a step of length 1 is about Newton's.
-
-    `parameters`: {name: array}, or one array, all of one dtype and device, changed in place. `step` takes the
-    gradients and the value at the parameters, and moves the parameters to the next point to evaluate:
+    Newton's step divides the gradient by the matrix of second derivatives: 4e10 numbers for a 256x256 image.
+    L-BFGS estimates the result from the last `memory` steps s and the changes y of the gradient along them.
 
         for _ in range(evaluations):
             value, gradients = objective(parameters)
-            optimizer.step(gradients, value)
+            optimizer.step(gradients, value)    # moves the parameters to the next point to evaluate
         parameters = optimizer.best()           # the lowest point that was evaluated
 
-    first_step: how far the first step moves the number that moves most, in the parameters' units. c1, c2: a
-    step must lower the value by c1 of what the slope predicts and leave at most c2 of the slope (3.7); both
-    are loose, so that mostly the first length is accepted: one evaluation per iteration. longest_search:
-    evaluations on one line after which the best of them is taken. `converged` is set when even the gradient
-    leads no further down; then `step` moves nothing. Dot products are summed in float64.
+    parameters: {name: array}, or one array, all of one dtype and device, changed in place
+    first_step: how far the first step moves the number that moves most
+    c1, c2: a step must lower the value by c1 of what the slope predicts and leave at most c2 of the slope
+        (3.7); both are loose, so that the first length is mostly accepted: one evaluation per iteration
+    longest_search: evaluations on one line, after which the best of them is taken
 
-    Raises ValueError for settings out of range, for gradients with other names or shapes, and for a first
-    value or gradient that is not finite; from later ones it steps back.
+    When even the gradient leads no further down, `converged` is set and `step` moves nothing. Raises
+    ValueError for settings out of range, for gradients with other names or shapes, and for a first value or
+    gradient that is not finite; from later ones it steps back.
     """
 
     def __init__(self, parameters, memory=20, first_step=1.0, c1=1e-4, c2=0.9, longest_search=12):
         if not (memory >= 1 and 0 < first_step < math.inf and 0 < c1 < c2 < 1 and longest_search >= 1):
-            raise ValueError(
-                "L-BFGS needs memory >= 1, first_step > 0, 0 < c1 < c2 < 1 and longest_search >= 1, not "
-                f"memory={memory}, first_step={first_step}, c1={c1}, c2={c2}, longest_search={longest_search}"
-            )
+            needed = "memory >= 1, first_step > 0, 0 < c1 < c2 < 1 and longest_search >= 1"
+            given = f"{memory=}, {first_step=}, {c1=}, {c2=}, {longest_search=}"
+            raise ValueError(f"L-BFGS needs {needed}, not {given}")
         self.parameters, self.first_step = _named(parameters), first_step
         self.c1, self.c2, self.longest_search = c1, c2, longest_search
-        self.pairs = collections.deque(maxlen=memory)  # (s, y), the newest last
+        self.pairs = collections.deque(maxlen=memory)  # (s, y, s.y), the newest last
         self.x = _flat(self.parameters)  # where the line starts
-        self.value = self.g = self.d = (
-            None  # the lowest value so far, the gradient at x, the line's direction
-        )
+        self.value = self.g = self.d = None  # the lowest value, the gradient at x, the line's direction
         self.tried = []  # (length, value, slope) on this line so far; the first is its start
         self.length = 0.0  # where on the line the parameters are
-        self.lowest = 0.0, None  # where on the line it was lowest, and the gradient there
+        self.lowest = 0.0, None  # where on the line the value was lowest, and the gradient there
         self.evaluations, self.converged = 0, False
 
     def step(self, gradients, value):
         """Take the gradients and the value at the parameters; move them to the next point to evaluate."""
-        gradients, value = _named(gradients), float(value)
-        _check(gradients, self.parameters)
+        g, value = _flat_gradients(_named(gradients), self.parameters), float(value)
         self.evaluations += 1
         if self.converged:
             return
-        g = _flat(gradients)
         if self.d is None:
             if not math.isfinite(value + _dot(g, g)):
-                raise ValueError(
-                    f"L-BFGS needs a finite value and gradient to start from; the value is {value}"
-                )
+                need = "L-BFGS needs a finite value and gradient to start from"
+                raise ValueError(f"{need}; the value is {value}")
             self.value, self.g = value, g
             self._turn()
             return
@@ -215,33 +188,29 @@ class LBFGS:
     def state(self):
         """What a checkpoint needs: ({group: {name: array}}, numbers that JSON can hold)."""
         line = {"x": self.x, "g": self.g, "d": self.d, "lowest_g": self.lowest[1]}
-        arrays = {
-            "line": {name: array for name, array in line.items() if array is not None},
-            "s": {str(k): s for k, (s, _, _) in enumerate(self.pairs)},
-            "y": {str(k): y for k, (_, y, _) in enumerate(self.pairs)},
-        }
-        numbers = {"value": self.value, "tried": self.tried, "length": self.length, "lowest": self.lowest[0]}
-        return arrays, {**numbers, "evaluations": self.evaluations, "converged": self.converged}
+        arrays = {"line": {name: array for name, array in line.items() if array is not None}}
+        for k, group in enumerate("sy"):
+            arrays[group] = {str(age): pair[k] for age, pair in enumerate(self.pairs)}
+        names = ("value", "tried", "length", "evaluations", "converged")
+        return arrays, {name: getattr(self, name) for name in names} | {"lowest": self.lowest[0]}
 
     def load(self, arrays, numbers):
         """Restore what `state` returned, also after a trip through NumPy and JSON, and the parameters' values
         with it: the run continues bit for bit. Raises ValueError unless the parameters have as many
         numbers."""
-        xp = array_module(self.x)
 
         def own(array):
             if array.shape != self.x.shape:
-                raise ValueError(
-                    f"the optimiser was saved for {array.size} numbers, the parameters hold {self.x.size}"
-                )
-            return xp.asarray(array.astype(self.x.dtype))
+                saved = f"the optimiser was saved for {array.size} numbers"
+                raise ValueError(f"{saved}, the parameters hold {self.x.size}")
+            return array_module(self.x).asarray(array.astype(self.x.dtype))
 
-        line = {name: own(array) for name, array in arrays["line"].items()}
+        line, s, y = ({name: own(a) for name, a in arrays[group].items()} for group in ("line", "s", "y"))
         self.x, self.g, self.d = line["x"], line.get("g"), line.get("d")
         self.lowest = numbers["lowest"], line.get("lowest_g")
         self.pairs.clear()
-        for k in range(len(arrays["s"])):
-            self._remember(own(arrays["s"][str(k)]), own(arrays["y"][str(k)]))
+        for k in range(len(s)):
+            self._remember(s[str(k)], y[str(k)])
         self.value, self.tried = numbers["value"], [tuple(point) for point in numbers["tried"]]
         self.evaluations, self.converged = numbers["evaluations"], numbers["converged"]
         self._move(numbers["length"])
@@ -255,8 +224,7 @@ def next_length(tried, c1=1e-4, c2=0.9):
     minimum, there is a point that fulfils both. A value or slope that is not finite counts as high.
     """
     (_, start_value, start_slope), *looked = tried
-    before = low = tried[0]
-    high = None
+    before, low, high = tried[0], tried[0], None
     for point in looked:
         length, value, slope = point
         enough = value <= start_value + c1 * length * start_slope and value < low[1] and math.isfinite(slope)
@@ -302,13 +270,24 @@ def _flat(arrays):
     return xp.concatenate([array.ravel() for array in arrays.values()])
 
 
+def _flat_gradients(gradients, parameters):
+    """The gradients in one vector, in the parameters' order. Raises ValueError unless both have the same
+    names and shapes."""
+    if odd := sorted(gradients.keys() ^ parameters.keys()):
+        needed = "gradients and parameters should have the same names"
+        raise ValueError(f"{needed}; {odd[0]!r} is only in one of the two")
+    for name, p in parameters.items():
+        shape = gradients[name].shape
+        if shape != p.shape:
+            raise ValueError(f"the gradient of {name} has shape {shape}, the parameter {p.shape}")
+    return _flat({name: gradients[name] for name in parameters})
+
+
 def _parts(flat, arrays):
     """The inverse of `_flat`: {name: array in its shape}, views of the vector."""
     ends = np.cumsum([array.size for array in arrays.values()]).tolist()
-    return {
-        name: flat[end - a.size : end].reshape(a.shape)
-        for end, (name, a) in zip(ends, arrays.items(), strict=True)
-    }
+    places = zip(arrays.items(), ends, strict=True)
+    return {name: flat[end - a.size : end].reshape(a.shape) for (name, a), end in places}
 
 
 def _dot(a, b):

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ..device import array_module
-from ..layers import InstanceNorm, ReflectPad, ScaledTanh, Sequential
+from ..layers import InstanceNorm, ReflectPad, Sequential
 from ..ops import arguments
-from .transform import NORMS, PAD, PADDINGS, SPAN, STYLE_UPSAMPLINGS, Blocks, TransformNet, check_options
+from .transform import NORMS, PAD, PADDINGS, STYLE_UPSAMPLINGS, Blocks, TransformNet, check_options
 
 
 class StyleNet(TransformNet):
@@ -66,9 +66,8 @@ class StyleNet(TransformNet):
             return None
         mix = self.style if style is None else style
         mix = np.asarray(mix if isinstance(mix, np.ndarray) else self.mixture(mix), images.dtype)
-        return self.xp.asarray(
-            np.ascontiguousarray(np.broadcast_to(mix, (images.shape[0], len(self.styles))))
-        )
+        rows = np.broadcast_to(mix, (images.shape[0], len(self.styles)))
+        return self.xp.asarray(np.ascontiguousarray(rows))
 
     def learn_norms_only(self):
         """From now on only the norms' gamma and beta are learnt; backward makes no other gradients."""
@@ -100,19 +99,16 @@ def style_net(
     norm: "instance" (Ulyanov et al., arXiv:1607.08022) or "batch"
     upsample: "nearest", "smooth": enlarge, then a 3x3 conv, instead of each transposed convolution
     styles: their number or their names; with several, each has its own rows in the norms (arXiv:1610.07629)
-    padding: "each": reflection at each convolution instead of 40 pixels before the first: 40% fewer pixels at
-        256x256
+    padding: "each": reflection at each convolution, 40% fewer pixels at 256x256; "outer": 40 pixels at first
     Raises ValueError for a wrong option.
     """
-    check_options(
-        width, norm=(norm, NORMS), upsample=(upsample, STYLE_UPSAMPLINGS), padding=(padding, PADDINGS)
-    )
+    options = {"norm": norm, "upsample": upsample, "width": width, "padding": padding}
+    check_options(options, norm=NORMS, upsample=STYLE_UPSAMPLINGS, padding=PADDINGS)
     if isinstance(styles, int):
         if styles < 1:
             raise ValueError(f"styles is {styles}; it should be at least 1")
-        names = [f"style{k}" for k in range(1, styles + 1)] if styles > 1 else []
-    else:
-        names = list(styles)
+        styles = [f"style{k}" for k in range(1, styles + 1)] if styles > 1 else []
+    names = list(styles)
     if names and norm != "instance":
         raise ValueError(f"norm is {norm!r}; a net of several styles has norm 'instance'")
     if len(set(names)) < len(names):
@@ -126,6 +122,5 @@ def style_net(
         layers |= blocks.residual(f"residual{k}", 4 * w)
     layers |= blocks.up("up1", 4 * w, 2 * w)
     layers |= blocks.up("up2", 2 * w, w)
-    layers |= {**blocks.conv("out", w, 3, 9, bias=True), "tanh": ScaledTanh(SPAN)}
-    options = {"norm": norm, "upsample": upsample, "width": width, "padding": padding}
+    layers |= blocks.out(w)
     return StyleNet(Sequential(layers), options, names)

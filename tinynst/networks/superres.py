@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import ops
-from ..layers import ScaledTanh, Sequential
+from ..layers import Sequential
 from ..ops import arguments
 from .transform import FACTORS, SPAN, SUPERRES_NORMS, UPSAMPLINGS, Blocks, TransformNet, check_options
 
@@ -58,16 +58,14 @@ def super_resolution_net(
     Raises ValueError for a wrong option.
     """
     options = {"factor": factor, "norm": norm, "upsample": upsample, "residual": residual, "width": width}
-    check_options(
-        width, factor=(factor, FACTORS), norm=(norm, SUPERRES_NORMS), upsample=(upsample, UPSAMPLINGS)
-    )
+    check_options(options, factor=FACTORS, norm=SUPERRES_NORMS, upsample=UPSAMPLINGS)
     blocks, w = Blocks(norm, upsample, "zero", 0, seed, xp, dtype), width
     layers = blocks.conv_norm("conv1", 3, w, 9)
     for k in range(1, 5):
         layers |= blocks.residual(f"residual{k}", w)
     for k in range(1, factor.bit_length()):
         layers |= blocks.up(f"up{k}", w, w)
-    layers |= {**blocks.conv("out", w, 3, 9, bias=True), "tanh": ScaledTanh(SPAN)}
+    layers |= blocks.out(w)
     if residual:
         for array in layers["out"].parameters().values():
             array *= 0.01  # starts as bicubic enlargement

@@ -3,24 +3,12 @@ and saved."""
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, layers
 from ..device import array_module, copy_arrays
-from ..layers import (
-    BatchNorm,
-    ConditionalInstanceNorm,
-    Conv,
-    ConvTranspose,
-    InstanceNorm,
-    ReflectPad,
-    ReLU,
-    Residual,
-    Upsample,
-    UpsampleSmooth,
-)
 from .vgg import MEAN_RGB, check_images
 
 PAD = 40  # what the five residual blocks crop: 5 blocks * 2 convolutions * 1 pixel, at a quarter of the size
-NORMS = {"instance": InstanceNorm, "batch": BatchNorm}
+NORMS = {"instance": layers.InstanceNorm, "batch": layers.BatchNorm}
 STYLE_UPSAMPLINGS = ("transpose", "nearest", "smooth")
 UPSAMPLINGS = ("transpose", "nearest")
 PADDINGS = ("outer", "each")
@@ -29,13 +17,13 @@ SUPERRES_NORMS = ("batch", "none")
 SPAN = 150.0  # the scale of tanh (see ops/activations.py); the super-resolution net's input is divided by it
 
 
-def check_options(width, **choices):
-    """Raise ValueError unless the value of each option=(value, allowed) is allowed and the width >= 1."""
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, allowed))}")
-    if width < 1:
-        raise ValueError(f"width is {width}; it should be at least 1")
+def check_options(options, **choices):
+    """Raise ValueError unless each option has a value among its `choices` and the width is at least 1."""
+    for name, allowed in choices.items():
+        if options[name] not in allowed:
+            raise ValueError(f"{name} is {options[name]!r}; choose from {', '.join(map(str, allowed))}")
+    if options["width"] < 1:
+        raise ValueError(f"width is {options['width']}; it should be at least 1")
 
 
 class Blocks:
@@ -52,39 +40,41 @@ class Blocks:
         self.kind = {"xp": xp, "dtype": dtype}
         self.random = {"rng": np.random.default_rng(seed), **self.kind}
 
-    def conv(self, name, inputs, outputs, kernel, stride=1, bias=None):
-        bias = self.norm_kind == "none" if bias is None else bias
-        pad = kernel // 2
-        if self.padding == "each":
-            conv = Conv(inputs, outputs, kernel, stride, 0, bias, **self.random)
-            return {f"{name}_pad": ReflectPad(pad), name: conv}
-        return {name: Conv(inputs, outputs, kernel, stride, pad, bias, **self.random)}
+    def conv(self, name, inputs, outputs, kernel, stride=1, padded=True, bias=False):
+        pad, bias = kernel // 2 if padded else 0, bias or self.norm_kind == "none"
+        reflected = {f"{name}_pad": layers.ReflectPad(pad)} if self.padding == "each" else {}
+        conv = layers.Conv(inputs, outputs, kernel, stride, 0 if reflected else pad, bias, **self.random)
+        return reflected | {name: conv}
 
     def norm(self, name, channels, relu=True):
         """The norm, with ReLU where `relu`. In a net without norms: ReLU, or nothing."""
         if self.norm_kind == "none":
-            return {name.replace("norm", "relu"): ReLU()} if relu else {}
+            return {name.replace("norm", "relu"): layers.ReLU()} if relu else {}
         if self.styles:
-            return {name: ConditionalInstanceNorm(self.styles, channels, relu, **self.kind)}
+            return {name: layers.ConditionalInstanceNorm(self.styles, channels, relu, **self.kind)}
         return {name: NORMS[self.norm_kind](channels, relu, **self.kind)}
 
     def conv_norm(self, name, inputs, outputs, kernel, stride=1):
-        return {**self.conv(name, inputs, outputs, kernel, stride), **self.norm(f"{name}_norm", outputs)}
+        return self.conv(name, inputs, outputs, kernel, stride) | self.norm(f"{name}_norm", outputs)
 
     def residual(self, name, channels):
-        if self.padding == "outer":
-            conv1, conv2 = ({f"conv{k}": Conv(channels, channels, 3, **self.random)} for k in (1, 2))
-        else:
-            conv1, conv2 = (self.conv(f"conv{k}", channels, channels, 3) for k in (1, 2))
-        norm1, norm2 = self.norm("norm1", channels), self.norm("norm2", channels, relu=False)
-        return {name: Residual(conv1 | norm1 | conv2 | norm2, crop=2 if self.padding == "outer" else 0)}
+        padded, inner = self.padding != "outer", {}
+        for k in (1, 2):
+            inner |= self.conv(f"conv{k}", channels, channels, 3, padded=padded)
+            inner |= self.norm(f"norm{k}", channels, relu=k == 1)
+        return {name: layers.Residual(inner, crop=0 if padded else 2)}
 
     def up(self, name, inputs, outputs):
         """To twice the size: a transposed convolution, or enlarging and a convolution; then norm and ReLU."""
         if self.upsample == "transpose":
-            return {name: ConvTranspose(inputs, outputs, **self.random), **self.norm(f"{name}_norm", outputs)}
-        enlarge = Upsample(2) if self.upsample == "nearest" else UpsampleSmooth()
+            conv = {name: layers.ConvTranspose(inputs, outputs, **self.random)}
+            return conv | self.norm(f"{name}_norm", outputs)
+        enlarge = layers.Upsample(2) if self.upsample == "nearest" else layers.UpsampleSmooth()
         return {f"{name}_{self.upsample}": enlarge, **self.conv_norm(name, inputs, outputs, 3)}
+
+    def out(self, inputs):
+        """The last convolution and the tanh."""
+        return self.conv("out", inputs, 3, 9, bias=True) | {"tanh": layers.ScaledTanh(SPAN)}
 
 
 class TransformNet:
@@ -96,7 +86,9 @@ class TransformNet:
 
     def __init__(self, layers, options):
         self.layers, self.options, self._shapes = layers, options, None
-        self.xp = array_module(*layers.parameters().values())
+        self.parameters, self.learnt = layers.parameters, layers.learnt  # the net's arrays are its layers'
+        self.gradients, self.buffers = layers.gradients, layers.buffers
+        self.xp = array_module(*self.parameters().values())
 
     def __repr__(self):
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
@@ -112,18 +104,6 @@ class TransformNet:
             raise RuntimeError("backward needs a forward(images, training=True) before it")
         return self._shapes
 
-    def parameters(self):
-        return self.layers.parameters()
-
-    def learnt(self):
-        return self.layers.learnt()
-
-    def gradients(self):
-        return self.layers.gradients()
-
-    def buffers(self):
-        return self.layers.buffers()
-
     def load(self, arrays):
         """Copy {name: NumPy array} into the net. Raises ValueError for other names or shapes."""
         copy_arrays(arrays, {**self.parameters(), **self.buffers()})
@@ -135,8 +115,7 @@ class TransformNet:
     def save(self, path, style=None):
         """Write the net as a weights file (.h5) that the commands and `load_style` or `load_superres` read.
 
-        style: the painting's file, for a net of one style: its name and a thumbnail are stored with the
-            weights
+        style: the painting's file, for a net of one style: its name and a thumbnail are stored as well.
         Raises UserError for a painting that cannot be read.
         """
         from ..data import images, weights  # here, because a net in memory needs no files

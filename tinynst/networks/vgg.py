@@ -27,49 +27,37 @@ def check_images(net, images):
     dtype or for images on another device than the net's."""
     xp = arguments.floating(images=images)
     if xp is not net.xp:
-        devices = (
-            ("GPU", "CPU", "to_numpy(images)") if net.xp is np else ("CPU", "GPU", "asarray(images, cupy)")
-        )
-        theirs, ours, move = devices
-        raise TypeError(
-            f"images are on the {theirs}, the net is on the {ours}: move them with tinynst.device.{move}, or "
-            f"make the net with xp={xp.__name__}"
-        )
+        on_gpu, on_cpu = "the GPU, the net is on the CPU", "the CPU, the net is on the GPU"
+        where, move = (on_gpu, "to_numpy(images)") if net.xp is np else (on_cpu, "asarray(images, cupy)")
+        advice = f"move them with tinynst.device.{move}, or make the net with xp={xp.__name__}"
+        raise TypeError(f"images are on {where}: {advice}")
     arguments.shape("images", images, "N", "H", "W", 3)
     return xp
 
 
 class FixedConv(Layer):
-    """A 3x3 convolution with ReLU and a constant kernel: its Winograd transforms are computed once."""
+    """A 3x3 convolution with ReLU and a constant kernel: transformed for Winograd once per dtype."""
 
-    frozen = True
+    operation, selective, frozen = "conv2d", True, True
 
     def __init__(self, w, b):
-        super().__init__({"w": w, "b": b})
-        self._memo = {}  # for each dtype
+        super().__init__({"w": w, "b": b}, pad=1, relu=True)
+        self._memo = {}
 
     def forward(self, x, training=False):
         w, b = (p.astype(x.dtype, copy=False) for p in self._parameters.values())
-        y, cache = ops.conv2d(x, w, b, pad=1, relu=True, memo=self._memo.setdefault(str(x.dtype), {}))
-        self._keep(cache, training)
-        return y
-
-    def backward(self, dy, need=("x", "w")):
-        return ops.conv2d_backward(dy, self._take(), need=self._need(need))[0]
+        return self._apply(x, training, w=w, b=b, memo=self._memo.setdefault(str(x.dtype), {}))
 
     def out_shape(self, shape):
         return *shape[:2], self._parameters["b"].size
 
 
 class VGG16:
-    """Fixed weights; features of RGB images and gradients back to them. Make one with `VGG16.load()`.
-
-    `layers` is a Sequential of conv1_1, conv1_2, pool1, conv2_1, ...; `xp` is the array module of the
-    weights."""
+    """Features of RGB images and gradients back to them. `layers` is a Sequential of conv1_1, conv1_2, pool1,
+    conv2_1, ...; `xp` is the array module of the weights. Make one with `VGG16.load()`."""
 
     def __init__(self, weights, xp=np):
-        """`weights`: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...} as `read_vgg16` returns them (first kernel
-        for BGR)."""
+        """weights: {"conv1_1": (w (3, 3, 3, 64), b (64,)), ...}, the first kernel for BGR, as in Keras."""
         layers = {}
         for name, (w, b) in weights.items():
             if name == "conv1_1":
@@ -79,12 +67,11 @@ class VGG16:
             layers[name] = FixedConv(xp.asarray(np.ascontiguousarray(w)), xp.asarray(b))
         self.layers = Sequential(layers)
         self.xp = array_module(*self.layers.parameters().values())
-        self._reached = []  # the layers that the last forward pass with training=True went through
+        self._reached = {}  # {tap: layer} that the last forward pass with training=True went through
 
     @classmethod
     def load(cls, path=None, xp=np):
-        """The weights in `path`, a Keras VGG-16 file (None: those that ship), on the device of `xp`. Raises
-        UserError."""
+        """The weights of a Keras VGG-16 file (None: those that ship). Raises UserError for a wrong file."""
         from ..data.weights import read_vgg16  # here, because a net made from arrays needs no files
 
         return cls(read_vgg16(path), xp)
@@ -94,28 +81,25 @@ class VGG16:
 
     def forward(self, images, layers=STYLE_LAYERS, training=True):
         """Features {name: (N, H', W', C)} of images (N, H, W, 3), RGB in 0..255, at `layers`; stops at the
-        last of them.
+        last of them. The features belong to what backward needs: do not write to them.
 
-        The features belong to what backward needs: read them, do not write to them. `training=False` keeps
-        nothing for a backward pass, and what an earlier pass kept stays. Raises ValueError for an unknown
-        layer or for images that are too small for it, TypeError for a wrong dtype or device.
+        `training=False` keeps nothing for a backward pass, and what an earlier pass kept stays. Raises
+        ValueError for an unknown layer or images that are too small for it, TypeError for a wrong dtype or
+        device.
         """
         xp = check_images(self, images)
         layers = (layers,) if isinstance(layers, str) else layers
-        unknown = [name for name in layers if name not in LAYERS]
+        unknown = [repr(name) for name in layers if name not in LAYERS]
         if unknown or not layers:
-            wrong = repr(unknown[0]) if unknown else "none"
-            raise ValueError(f"unknown VGG-16 layer {wrong}; choose from {', '.join(LAYERS)}")
+            raise ValueError(f"unknown VGG-16 layer {[*unknown, 'none'][0]}; choose from {', '.join(LAYERS)}")
         last = max(layers, key=LAYERS.index)
-        least = 2 ** (int(last[4]) - 1)  # each pool halves the size
-        if min(images.shape[1:3]) < least:
-            size = f"{images.shape[1]}x{images.shape[2]}"
-            raise ValueError(f"images of {size} are too small for {last}: at least {least}x{least}")
-        x, features, reached = images - xp.asarray(np.array(MEAN_RGB, images.dtype)), {}, []
+        height, width, least = *images.shape[1:3], 2 ** (int(last[4]) - 1)  # each pool halves the size
+        if min(height, width) < least:
+            raise ValueError(f"images of {height}x{width} are too small for {last}: at least {least}x{least}")
+        x, features, reached = images - xp.asarray(np.array(MEAN_RGB, images.dtype)), {}, {}
         for name, layer in self.layers.layers.items():
-            x = layer.forward(x, training)
-            reached.append(name)
             tap = name.replace("conv", "relu")
+            x, reached[tap] = layer.forward(x, training), layer
             if tap in layers:
                 features[tap] = x
             if tap == last:
@@ -127,20 +111,17 @@ class VGG16:
     def backward(self, gradients):
         """The gradient with respect to the images of the last forward pass, from {name: gradient of that
         feature}. Raises ValueError for a layer that the forward pass did not reach."""
-        taps = [name.replace("conv", "relu") for name in self._reached]
         for name in gradients:
-            if name not in taps:
-                reached = [tap for tap in taps if tap in LAYERS] or "nothing"
+            if name not in self._reached:
+                reached = [tap for tap in self._reached if tap in LAYERS] or "nothing"
                 raise ValueError(f"{name!r} can have no gradient: the last forward pass reached {reached}")
         dx = None
-        for name, tap in zip(reversed(self._reached), reversed(taps), strict=True):
-            if (
-                tap in gradients
-            ):  # the gradient from above and the one put in here add, in an array of our own
+        for tap, layer in reversed(self._reached.items()):
+            if tap in gradients:  # the sum of what comes from above and in here, in an array of our own
                 dx = gradients[tap] if dx is None else ops.add(dx, gradients[tap], out=dx)
             if dx is None:
-                self.layers.layers[name].forget()
+                layer.forget()
             else:
-                dx = self.layers.layers[name].backward(dx, need=("x",))
-        self._reached = []
+                dx = layer.backward(dx, need=("x",))
+        self._reached = {}
         return dx
