@@ -18,8 +18,7 @@ def normal(*shape, seed=0):
 
 def gram(f):
     """Eq. 3, (N, C, C)."""
-    n, h, w, c = f.shape
-    return np.stack([p.T @ p / (c * h * w) for p in f.reshape(n, h * w, c)])
+    return np.einsum("nhwc,nhwd->ncd", f, f) / f[0].size
 
 
 F, TARGET = normal(*SHAPE), normal(*SHAPE, seed=1)
@@ -28,7 +27,7 @@ GRAMS = gram(normal(*SHAPE, seed=3))
 
 
 def squared_error(f):
-    return sum(((f[n] - TARGET[n]) ** 2).sum() / (3 * 5 * 7) for n in (0, 1)) / 2
+    return ((f - TARGET) ** 2).sum() / (3 * 5 * 7) / 2
 
 
 def frobenius(target, f):
@@ -36,46 +35,43 @@ def frobenius(target, f):
 
 
 def total_variation(y):
-    down = sum(((y[:, i + 1] - y[:, i]) ** 2).sum() for i in range(y.shape[1] - 1))
-    across = sum(((y[:, :, j + 1] - y[:, :, j]) ** 2).sum() for j in range(y.shape[2] - 1))
-    return 0.5 * (down + across) / len(y)
+    return 0.5 * sum((np.diff(y, axis=axis) ** 2).sum() for axis in (1, 2)) / 2
 
 
 def grid(period, y):
     """In each square of 2x2 periods and each channel: the variance of the means at its period^2 places."""
-    difference, variances = y - TARGET, []
+    variances, places = [], range(period)
     down, across = (min(2, side // period) * period for side in SHAPE[1:3])
     for i in range(0, SHAPE[1] - down + 1, down):
         for j in range(0, SHAPE[2] - across + 1, across):
-            square, places = difference[:, i : i + down, j : j + across], range(period)
+            square = (y - TARGET)[:, i : i + down, j : j + across]
             means = [square[:, p::period, q::period].mean((1, 2)) for p in places for q in places]
             variances.append(np.var(means, axis=0))
     return np.mean(variances)
 
 
-LOSSES = [
-    (feature_loss, {}, TARGET, squared_error),
-    (pixel_loss, {}, TARGET, squared_error),
-    (style_loss, {}, GRAM, partial(frobenius, GRAM)),
-    (style_loss, {}, GRAM[0], partial(frobenius, GRAM)),
-    (style_loss, {}, GRAMS, partial(frobenius, GRAMS)),
-    (tv_loss, {}, None, total_variation),
-    (grid_loss, {}, TARGET, partial(grid, 2)),
-    (grid_loss, {"period": 3}, TARGET, partial(grid, 3)),
-    (grid_loss, {"period": 5}, TARGET, partial(grid, 5)),
-]
-
-
-@pytest.mark.parametrize(("loss", "options", "target", "definition"), LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "options", "target", "definition"),
+    [
+        (feature_loss, {}, TARGET, squared_error),
+        (pixel_loss, {}, TARGET, squared_error),
+        (style_loss, {}, GRAM, partial(frobenius, GRAM)),
+        (style_loss, {}, GRAM[0], partial(frobenius, GRAM)),
+        (style_loss, {}, GRAMS, partial(frobenius, GRAMS)),
+        (tv_loss, {}, None, total_variation),
+        (grid_loss, {}, TARGET, partial(grid, 2)),
+        (grid_loss, {"period": 3}, TARGET, partial(grid, 3)),
+        (grid_loss, {"period": 5}, TARGET, partial(grid, 5)),
+    ],
+)
 def test_value_gradient_weight_and_dtype(xp, monkeypatch, loss, options, target, definition):
     arrays = [asarray(a, xp) for a in (F, target) if a is not None]
     value, df = loss(*arrays, **options)
     assert type(value) is float and abs(value - definition(F)) <= 1e-12 * definition(F)
     assert isinstance(df, xp.ndarray) and df.shape == SHAPE
-    for seed in (4, 5):
-        direction = normal(*SHAPE, seed=seed)
-        change = slope(definition, F, direction, 1e-5)
-        assert abs((to_numpy(df) * direction).sum() - change) <= 1e-6 * np.linalg.norm(to_numpy(df))
+    direction = normal(*SHAPE, seed=4)
+    change = slope(definition, F, direction, 1e-5)
+    assert abs((to_numpy(df) * direction).sum() - change) <= 1e-6 * np.linalg.norm(to_numpy(df))
     for given, before in zip(arrays, (F, target), strict=False):
         assert np.array_equal(to_numpy(given), before) and not xp.may_share_memory(df, given)
 
@@ -114,14 +110,14 @@ CONTENT, STYLE, TV = {"relu2_2": 0.7}, {"relu1_2": 5.0, "relu2_2": 3.0, "relu3_1
 PAINTING, PHOTO, Y = photos(1, 9, 14, 3), photos(2, 13, 10, 3, seed=6), photos(2, 13, 10, 3, seed=7)
 
 
-def objective(xp, content=CONTENT, style=STYLE, tv=TV):
+def objective(xp, content, style, tv):
     made = StyleObjective(small_vgg(xp, "relu3_1"), asarray(PAINTING, xp), content, style, tv)
     return made, made.targets(asarray(PHOTO, xp))
 
 
 def test_terms_are_the_formulas(xp):
     """Official normalisation: the mean squared difference of two Gram matrices, eq. 4 divided by C^2."""
-    made, targets = objective(xp)
+    made, targets = objective(xp, CONTENT, STYLE, TV)
     terms, _ = made(asarray(Y, xp), targets)
     vgg, names = small_vgg(np, "relu3_1"), tuple(STYLE)
     of_painting, of_photo, of_y = (vgg.forward(image, names) for image in (PAINTING, PHOTO, Y))
@@ -139,9 +135,7 @@ def test_terms_are_the_formulas(xp):
 
 
 @pytest.mark.parametrize(
-    ("content", "style", "tv"),
-    [(CONTENT, STYLE, TV), (CONTENT, {}, 0), ({}, STYLE, 0), ({}, {}, TV)],
-    ids=["all", "content", "style", "tv"],
+    ("content", "style", "tv"), [(CONTENT, STYLE, TV), (CONTENT, {}, 0), ({}, STYLE, 0), ({}, {}, TV)]
 )
 def test_gradient_with_respect_to_the_images(xp, content, style, tv):
     made, targets = objective(xp, content, style, tv)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cases import assert_close, photos, refuses, small_vgg
+from scipy.optimize import rosen, rosen_der
 
 from tinynst.device import asarray, to_numpy
 from tinynst.losses import StyleObjective
@@ -71,14 +72,13 @@ def test_wrong_settings_and_gradients_are_named():
             for setting in values:
                 refuses(ValueError, name, partial(optimizer, draw(np, 0), **{name: setting}))
         own = draw(np, 0)
-        step = optimizer(own).step
         for name, g in (
             ("w", own | {"w": np.ones((3, 2))}),
-            ("extra", own | {"extra": np.ones(3)}),
-            ("w", {"b": own["b"]}),
+            ("extra", own | {"extra": 0}),
+            ("b", {"w": own["w"]}),
         ):
-            refuses(ValueError, name, partial(step, g, *value))
-            assert all(np.array_equal(p, draw(np, 0)[name]) for name, p in own.items())
+            refuses(ValueError, name, partial(optimizer(own).step, g, *value))
+            assert all(np.array_equal(p, draw(np, 0)[key]) for key, p in own.items())
     refuses(ValueError, "nan", lambda: LBFGS(np.zeros(2)).step(np.ones(2), math.nan))
     refuses(ValueError, "gradient", lambda: LBFGS(np.zeros(2)).step(np.full(2, np.inf), 1.0))
 
@@ -96,11 +96,8 @@ def quadratic(xp=np, dtype=np.float64):
 
 
 def rosenbrock(x):
-    """A curved valley: 100 (x2 - x1^2)^2 + (1 - x1)^2 of neighbours, summed; the minimum is where all are 1."""
-    left, rise = x[:-1], x[1:] - x[:-1] ** 2
-    g = np.append(-400 * left * rise - 2 * (1 - left), 0.0)
-    g[1:] += 200 * rise
-    return float((100 * rise**2 + (1 - left) ** 2).sum()), g
+    """A curved valley; the minimum is where all are 1."""
+    return float(rosen(x)), rosen_der(x)
 
 
 @pytest.mark.filterwarnings("ignore:(invalid value|divide by zero)")
@@ -115,15 +112,7 @@ def rosenbrock(x):
         (lambda x: (float((x - np.log(x)).sum()), 1 - 1 / x), [5.0, 9.0, 0.2], 50.0, 40, 1.0),
         (lambda x: (float(x @ x), np.where(abs(x + 0.5) < 0.2, np.nan, 2 * x)), [3.0, 4.0], 4.5, 12, 0.0),
     ],
-    ids=[
-        "valley",
-        "valley 2",
-        "short",
-        "long",
-        "negative curvature",
-        "value not finite",
-        "gradient not finite",
-    ],
+    ids=["valley", "valley, long steps", "short", "long", "negative curvature", "value nan", "gradient nan"],
 )
 def test_lbfgs_finds_the_minimum(request, objective, start, first_step, evaluations, minimum):
     """And keeps the lowest point. Parameters in a dict; a value or gradient that is not finite is not taken."""
@@ -139,7 +128,7 @@ def test_lbfgs_finds_the_minimum(request, objective, start, first_step, evaluati
         assert not np.shares_memory(optimizer.best()["b"], x)
     assert np.abs(best - minimum).max() < 1e-5
     assert optimizer.evaluations == evaluations
-    assert all(usable) == ("not finite" not in request.node.name)
+    assert all(usable) == ("nan" not in request.node.name)
 
 
 @pytest.mark.parametrize("memory", [1, 3, 20])
@@ -197,37 +186,30 @@ def test_lbfgs_resumes_bit_for_bit(xp, stop):
     minimise(optimizer, objective, straight, 26)
     minimise(first, objective, own, stop)
     state = saved(*first.state())
-    again *= 0
     second.load(*state)
     assert np.array_equal(to_numpy(again), to_numpy(own))
     minimise(second, objective, again, 26 - stop)
-    assert np.array_equal(to_numpy(again), to_numpy(straight))
-    assert np.array_equal(to_numpy(second.best()), to_numpy(optimizer.best()))
+    for x, expected in ((again, straight), (second.best(), optimizer.best())):
+        assert np.array_equal(to_numpy(x), to_numpy(expected))
     assert second.value == optimizer.value and second.evaluations == 26
     with pytest.raises(ValueError, match="saved for 12 numbers, the parameters hold 5"):
         LBFGS(xp.zeros(5, np.float32)).load(*state)
 
 
 @pytest.mark.parametrize("first", [1e-3, 0.1, 1.0, 10.0, 1e3])
-@pytest.mark.parametrize(
-    "valley",
-    [
+def test_the_search_ends_where_the_strong_wolfe_conditions_hold(first):
+    for valley in (
         lambda t: (-t / (t * t + 2), (t * t - 2) / (t * t + 2) ** 2),  # Moré and Thuente: steep, then flat
         lambda t: (0.02 * (t - 5) ** 2 - np.sin(t), 0.04 * (t - 5) - np.cos(t)),
         lambda t: ((t - 2) ** 2, 2 * (t - 2)) if t < 3 else (math.nan, math.nan),
-    ],
-)
-def test_the_search_ends_where_the_strong_wolfe_conditions_hold(valley, first):
-    tried, length = [(0.0, *valley(0.0))], first
-    while length is not None and len(tried) <= 12:
-        tried.append((length, *valley(length)))
-        length = next_length(tried)
-    (_, value, slope), (last, new_value, new_slope) = tried[0], tried[-1]
-    assert length is None
-    assert new_value <= value + 1e-4 * last * slope and abs(new_slope) <= 0.9 * abs(slope)
-
-
-def test_the_next_length():
+    ):
+        tried, length = [(0.0, *valley(0.0))], first
+        while length is not None:
+            tried.append((length, *valley(length)))
+            length = next_length(tried)
+        (_, value, slope), (last, new_value, new_slope) = tried[0], tried[-1]
+        assert len(tried) <= 12
+        assert new_value <= value + 1e-4 * last * slope and abs(new_slope) <= 0.9 * abs(slope)
     for point, least, most in (
         ((1.0, 9.9995, -1.0), 0.1, 0.9),  # lower, but by less than c1 of what the slope promised
         ((1.0, 6.0, 7.5), 0.1, 0.9),  # past the minimum, and too steep

@@ -15,8 +15,7 @@ KERAS = os.environ.get("TINYNST_KERAS_VGG16")
 
 
 def reference_features(images, weights):
-    """Simonyan and Zisserman's net as they describe it: BGR minus the mean colour, 3x3 convolutions, a pool
-    before each new block."""
+    """Simonyan and Zisserman's net: BGR minus the mean colour, 3x3 convolutions, a pool before each block."""
     x, features = images[:, :, :, ::-1] - np.array([103.939, 116.779, 123.68]), {}
     for name, (w, b) in weights.items():
         if name.endswith("_1") and name != "conv1_1":
@@ -38,12 +37,6 @@ def test_every_layer_is_the_papers(xp):
     assert np.array_equal(to_numpy(given), images)
     for name, pair in vgg_weights("relu5_3").items():
         assert all(np.array_equal(*arrays) for arrays in zip(weights[name], pair, strict=True))
-
-
-def test_forward_stops_at_the_last_layer_asked_for(monkeypatch):
-    convolved, pooled = counted(monkeypatch, ops, "conv2d"), counted(monkeypatch, ops, "max_pool2d")
-    assert set(small_vgg().forward(photos(1, 8, 8, 3), ("relu2_1", "relu1_1"))) == {"relu1_1", "relu2_1"}
-    assert (len(convolved), len(pooled)) == (3, 1)
 
 
 @pytest.mark.parametrize("used", [("relu1_1",), ("relu3_1", "relu1_2", "relu2_1"), ("relu1_2",)])
@@ -71,7 +64,10 @@ def test_gradient_with_respect_to_the_images(xp, used):
             layer.backward(None)
 
 
-def test_wrong_layers_images_and_gradients_are_named(strict):
+def test_forward_stops_at_the_last_layer_and_mistakes_are_named(strict, monkeypatch):
+    convolved, pooled = counted(monkeypatch, ops, "conv2d"), counted(monkeypatch, ops, "max_pool2d")
+    assert set(small_vgg().forward(photos(1, 8, 8, 3), ("relu2_1", "relu1_1"))) == {"relu1_1", "relu2_1"}
+    assert (len(convolved), len(pooled)) == (3, 1)
     refuses(TypeError, "to_numpy", lambda: small_vgg().forward(strict.zeros((1, 8, 8, 3))))
     refuses(TypeError, "asarray", lambda: small_vgg(strict).forward(np.zeros((1, 8, 8, 3))))
     vgg, images = small_vgg(), photos(1, 8, 8, 3)
@@ -88,8 +84,7 @@ def test_wrong_layers_images_and_gradients_are_named(strict):
 
 
 def test_kept_transforms_do_not_go_stale(xp):
-    """Kernels wide enough for Winograd, float32 and float64 images in turn: each gets its own numbers, each
-    time."""
+    """Kernels wide enough for Winograd, float32 and float64 images in turn: each gets its own numbers."""
     rng, images = np.random.default_rng(0), photos(1, 6, 7, 3)
     w1, w2 = rng.standard_normal((3, 3, 3, 16)), 0.1 * rng.standard_normal((3, 3, 16, 17))
     weights = {"conv1_1": (w1, np.zeros(16)), "conv1_2": (w2, np.zeros(17))}
