@@ -22,12 +22,7 @@ def gram(f):
 
 
 F, TARGET = normal(*SHAPE), normal(*SHAPE, seed=1)
-GRAM = gram(normal(1, 4, 9, 3, seed=2))  # of a painting of another size
-GRAMS = gram(normal(*SHAPE, seed=3))
-
-
-def squared_error(f):
-    return ((f - TARGET) ** 2).sum() / (3 * 5 * 7) / 2
+GRAM, GRAMS = gram(normal(1, 4, 9, 3, seed=2)), gram(normal(*SHAPE, seed=3))
 
 
 def frobenius(target, f):
@@ -53,8 +48,8 @@ def grid(period, y):
 @pytest.mark.parametrize(
     ("loss", "options", "target", "definition"),
     [
-        (feature_loss, {}, TARGET, squared_error),
-        (pixel_loss, {}, TARGET, squared_error),
+        (feature_loss, {}, TARGET, lambda f: ((f - TARGET) ** 2).sum() / (3 * 5 * 7) / 2),
+        (pixel_loss, {}, TARGET, lambda f: ((f - TARGET) ** 2).sum() / (3 * 5 * 7) / 2),
         (style_loss, {}, GRAM, partial(frobenius, GRAM)),
         (style_loss, {}, GRAM[0], partial(frobenius, GRAM)),
         (style_loss, {}, GRAMS, partial(frobenius, GRAMS)),
@@ -74,11 +69,9 @@ def test_value_gradient_weight_and_dtype(xp, monkeypatch, loss, options, target,
     assert abs((to_numpy(df) * direction).sum() - change) <= 1e-6 * np.linalg.norm(to_numpy(df))
     for given, before in zip(arrays, (F, target), strict=False):
         assert np.array_equal(to_numpy(given), before) and not xp.may_share_memory(df, given)
-
     value32, df32 = loss(*(a.astype(np.float32) for a in arrays), **options)
     assert df32.dtype == np.float32 and abs(value32 - value) <= 1e-5 * value
     assert_close(df32, df, 1e-5)
-
     one_row_blocks(monkeypatch)  # the same numbers however the work is cut
     weighted, weighted_df = loss(*arrays, weight=2.5, **options)
     assert abs(weighted - 2.5 * value) <= 1e-12 * value
@@ -103,8 +96,6 @@ def test_wrong_arguments_are_named():
         for argument in wrong:
             refuses((TypeError, ValueError), name, partial(loss, F, argument))
 
-
-# --- the objective ---
 
 CONTENT, STYLE, TV = {"relu2_2": 0.7}, {"relu1_2": 5.0, "relu2_2": 3.0, "relu3_1": 2.0}, 1e-3
 PAINTING, PHOTO, Y = photos(1, 9, 14, 3), photos(2, 13, 10, 3, seed=6), photos(2, 13, 10, 3, seed=7)
