@@ -48,9 +48,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "PAUSE", 0)
 
 
-# --- counting -----------------------------------------------------------------------------------------------
-
-
 def test_flops_of_the_style_net_at_256():
     """Two for each multiply-add, calculated by hand from the sizes in Table 1."""
     by_hand = {
@@ -100,9 +97,6 @@ def test_a_training_step_on_a_gpu_is_about_two_thousand_launches(strict):
         counts.append(strict.launches)
     assert max(counts) <= 2100
     assert max(counts) - min(counts) <= 20
-
-
-# --- one process for each side ------------------------------------------------------------------------------
 
 
 def test_a_worker():
@@ -204,9 +198,6 @@ def test_a_peer_computes_the_same(capfd, tmp_path, peer):
                 assert measure(workers, BACKWARD | {"what": what}, 1)["difference"]["torch"] < 1e-3
 
 
-# --- the command --------------------------------------------------------------------------------------------
-
-
 def test_a_sweep_writes_a_table_a_plot_and_the_numbers(quick, capsys, tmp_path):
     options = ["--sizes", 32, 48, "--batches", 1, 2, "--width", 2, "--rounds", 2]
     plot = ["--plot", tmp_path / "new/sweep.png"]
@@ -248,12 +239,11 @@ def test_convs(quick, capsys, tmp_path):
     assert all(positive(row["times"]["ours"]) and positive(row["gflops"].values()) for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("peer", "module"), [("torch", "torch"), ("onnxruntime", "onnx"), ("onnxruntime", "onnxruntime")]
-)
-def test_a_missing_peer(capsys, monkeypatch, peer, module):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else "found")
-    expected = f"--peer {peer} needs {module}, which is not installed: pip install 'tinynst[bench]'"
+@pytest.mark.parametrize("peer", bench.PEERS)
+def test_a_missing_peer(capsys, monkeypatch, peer):
+    missing = bench.PEERS[peer][-1]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else "found")
+    expected = f"--peer {peer} needs {missing}, which is not installed: pip install 'tinynst[bench]'"
     assert command(capsys, "--peer", peer) == (2, [], f"tinynst bench: {expected}\n")
 
 
@@ -264,11 +254,11 @@ def test_a_missing_peer(capsys, monkeypatch, peer, module):
         ("--sizes 64 8", "--sizes is 8; it should be at least 16"),
         ("--plot a.png", "--plot means nothing without --sweep"),
         ("--sweep --plot a.jpg", "ends in .png"),
-        ("--layers --peer torch", "--peer means nothing with --layers"),
-        ("--convs --width 32", "--width means nothing with --convs"),
+        ("--layers --peer torch", "--peer is not allowed with --layers"),
+        ("--convs --width 32", "--width is not allowed with --convs"),
         ("--peer onnxruntime --work train", "use --peer torch"),
         ("--peer torch --sizes 40", "at least 41 pixels"),
-        ("--convs --sweep", "not allowed with"),
+        ("--convs --sweep", "--sweep is not allowed with --convs"),
     ],
 )
 def test_mistakes_are_one_line(capsys, arguments, words):

@@ -31,34 +31,15 @@ from ..settings import Settings, option
 from .bench_sides import CONTENT, STYLE, leaves, work
 
 # VGG's convolutions: channels in, channels out, image size divided by
-VGG_CONVS = [
-    (3, 64, 1),
-    (64, 64, 1),
-    (64, 128, 2),
-    (128, 128, 2),
-    (128, 256, 4),
-    (256, 256, 4),
-    (256, 512, 8),
-]
-VGG_CONVS += [(512, 512, 8), (512, 512, 16)]
-USUAL = {  # sizes, batches
-    "train": ([256], [4]),
-    "stylize": ([512], [1]),
-    "conv": ([256], [1]),
-    "sweep": ([128, 256, 512, 1024], [1, 2, 4, 8]),
-}
+VGG_CONVS = [(3, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 2)]
+VGG_CONVS += [(128, 256, 4), (256, 256, 4), (256, 512, 8), (512, 512, 8), (512, 512, 16)]
+USUAL = {"train": ([256], [4]), "stylize": ([512], [1]), "conv": ([256], [1])}  # sizes, batches
+USUAL["sweep"] = [128, 256, 512, 1024], [1, 2, 4, 8]
 PEERS = {"torch": ("torch",), "onnxruntime": ("torch", "onnx", "onnxruntime")}  # packages that each needs
 SIDES = {None: [], "torch": ["torch", "torch channels-last"], "onnxruntime": ["onnxruntime"]}
 PAUSE = 0.2  # seconds for the threads of the previous side to go to sleep
 SAME = 1e-2  # largest relative difference at which two sides count as computing the same
-NOTE = (
-    "GFLOP/s: multiply-adds of direct convolution, times 2. Winograd needs a quarter: it can exceed the peak."
-)
-
-
-def _usual(k):
-    """The default sizes (k=0) or batches (k=1) in words."""
-    return "default: " + ", ".join(f"{name} {' '.join(map(str, each[k]))}" for name, each in USUAL.items())
+NOTE = "GFLOP/s count direct convolution, 2 per multiply-add: Winograd, with fewer, can exceed the peak."
 
 
 @dataclasses.dataclass(init=False)
@@ -67,11 +48,13 @@ class BenchSettings(Settings):
     convs: bool = option(False, "VGG's 3x3 convolutions one by one, forward and backward")
     sweep: bool = option(False, "every size with every batch; --plot draws it")
     work: str | None = option(None, "only this (--sweep: stylize)", choices=("train", "stylize"))
-    peer: str | None = option(
-        None, "in turn with ours (onnxruntime: to stylize on a CPU)", choices=tuple(PEERS)
+    peer: str | None = option(None, "measure it in turn with ours", choices=tuple(PEERS))
+    sizes: list[int] | None = option(
+        None, "pixels a side (default: 256; stylize 512; sweep 128 to 1024)", least=16, metavar="S"
     )
-    sizes: list[int] | None = option(None, f"pixels a side ({_usual(0)})", least=16, metavar="S")
-    batches: list[int] | None = option(None, f"images at once ({_usual(1)})", least=1, metavar="N")
+    batches: list[int] | None = option(
+        None, "images at once (default: train 4, else 1; sweep 1 to 8)", least=1, metavar="N"
+    )
     width: int = option(32, "filters of the net's first layer", least=1)
     rounds: int = option(5, "how often the sides take turns", least=1)
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
@@ -80,12 +63,11 @@ class BenchSettings(Settings):
 
     def check(self):
         """Raise UserError for options that cannot work, before any time is spent."""
-        modes = [name for name in ("layers", "convs", "sweep") if getattr(self, name)]
-        if len(modes) > 1:
-            raise UserError(f"--{modes[0]} is not allowed with --{modes[1]}")
-        for name in {"layers": ("peer", "work"), "convs": ("width", "work")}.get(*modes, ()) if modes else ():
-            if name in self.given:
-                raise UserError(f"--{name} means nothing with --{modes[0]}")
+        excluded = {"layers": ("convs", "sweep", "peer", "work"), "convs": ("sweep", "width", "work")}
+        for mode, names in excluded.items():
+            for name in self.given.intersection(names):
+                if getattr(self, mode):
+                    raise UserError(f"--{name} is not allowed with --{mode}")
         if self.plot and not self.sweep:
             raise UserError("--plot means nothing without --sweep")
         if self.plot and Path(self.plot).suffix.lower() != ".png":
@@ -104,7 +86,10 @@ class BenchSettings(Settings):
         """Yield what to measure, as bench_sides.py describes it."""
         works = ["stylize"] if self.sweep or self.peer == "onnxruntime" else ["train", "stylize"]
         works = [self.work] if self.work else works
-        works = ["train"] if self.layers else ["conv forward", "conv backward"] if self.convs else works
+        if self.layers:
+            works = ["train"]
+        elif self.convs:
+            works = ["conv forward", "conv backward"]
         for what in works:
             sizes, batches = USUAL["sweep" if self.sweep else what.split()[0]]
             for batch, size in itertools.product(self.batches or batches, self.sizes or sizes):
@@ -114,9 +99,6 @@ class BenchSettings(Settings):
                         yield job | {"size": size // divisor, "inputs": inputs, "outputs": outputs}
                 else:
                     yield job | {"size": size, "width": self.width, "layers": self.layers}
-
-
-# --- counting -----------------------------------------------------------------------------------------------
 
 
 def conv_flops(layers, size):
@@ -166,9 +148,6 @@ def job_flops(job):
     return job["batch"] * flops
 
 
-# --- measuring ----------------------------------------------------------------------------------------------
-
-
 class Worker:
     """A process for one side; `ask` calls a method of the side (bench_sides.Side) there."""
 
@@ -187,8 +166,7 @@ class Worker:
         except (EOFError, ConnectionError):
             self.process.join()
             status = self.process.exitcode
-            memory = "probably out of memory: try smaller --sizes or --batches"
-            why = memory if status == -9 else "see above"
+            why = "probably out of memory: try smaller --sizes or --batches" if status == -9 else "see above"
             answer = UserError(f"the process ended with status {status}, {why}")
         if isinstance(answer, UserError):
             raise UserError(f"{self.side}: {answer}")
@@ -257,12 +235,9 @@ def _layers(job, rounds):
     for name in rounds[0]:
         kernel, output, *flops = counts.get(name, ("", (), 0, 0))
         seconds = [median(each[name][way] for each in rounds) for way in (0, 1)]
-        layer = {"name": name, "kernel": kernel, "output": output, "seconds": seconds}
-        layers.append(layer | {"flops": [job["batch"] * count for count in flops]})
+        flops = [job["batch"] * count for count in flops]
+        layers.append(dict(name=name, kernel=kernel, output=output, seconds=seconds, flops=flops))
     return layers
-
-
-# --- showing ------------------------------------------------------------------------------------------------
 
 
 def _print(*cells):
@@ -277,13 +252,6 @@ def _shown(row):
 
 def _milliseconds(row, side):
     return 1e3 * median(row["times"][side])
-
-
-def _show_head(peer):
-    columns = ["ms", "GFLOP/s", "GB"]
-    peers = ["peer " + columns[0], *columns[1:], " peer's time / ours (over the rounds)"] if peer else []
-    print(f"{NOTE}\n")
-    _print("", "size", "batch", "ours " + columns[0], *columns[1:], *peers)
 
 
 def _show(row):
@@ -304,7 +272,7 @@ def _show(row):
 
 def _show_layers(row):
     whole = _milliseconds(row, "ours")
-    print(f"A training step: size {row['size']}, batch {row['batch']}, {whole:.1f} ms\n{NOTE}\n")
+    print(f"A training step: size {row['size']}, batch {row['batch']}, {whole:.1f} ms\n")
     _print("", "output", "forward ms", "GFLOP/s", "backward ms", "GFLOP/s", " kernel")
     for layer in row["layers"]:
         cells = [layer["name"], "x".join(map(str, layer["output"]))]
@@ -366,9 +334,12 @@ def main(arguments=None):
     s = BenchSettings(**vars(parser.parse_args(arguments)))
     s.check()
     here, rows, jobs = machine(), [], list(s.jobs())
-    print(f"{here['cpu']}, {here['threads']} of {here['cores']} cores; {s.device}; median of {s.rounds}")
+    cores = f"{here['threads']} of {here['cores']} cores"
+    print(f"{here['cpu']}, {cores}; {s.device}; median of {s.rounds} round{'s' * (s.rounds > 1)}")
+    print(f"{NOTE}\n")
     if not s.layers:
-        _show_head(s.peer)
+        peer = ["peer ms", "GFLOP/s", "GB", " peer's time / ours (over the rounds)"] if s.peer else []
+        _print("", "size", "batch", "ours ms", "GFLOP/s", "GB", *peer)
     # New processes for each job, so that the peak memory is its own; convolutions are too short for that
     for group in [jobs] if s.convs else [[job] for job in jobs]:
         with started(["ours", *SIDES[s.peer]]) as workers:
