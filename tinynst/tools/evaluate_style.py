@@ -33,11 +33,11 @@ COLUMNS = ("style_name", "image", "what", "evaluation", "seconds", *TERMS)  # of
 EYE_COLUMNS = ("style_name", "image", "axis2", "axis4", "border", "saturated", "profile")  # of eyes.csv
 TEXT = ("style_name", "image", "what", "profile")
 STARTS = {"noise": "L-BFGS from noise", "photo": "L-BFGS from the photo"}
-LEGEND = """Objectives in thousands, means: of the photo itself, of what the net paints (total, and its three terms), and
-the lowest that L-BFGS has reached after so many evaluations. Equal to: the evaluations after which L-BFGS is
-as good as the net, median (smallest to largest). What the eye sees in what the net paints, each 1 where there
-is nothing: the axis peaks at periods of 2 and 4 pixels (median), the strongest line along the border; and the
-share of saturated pixels (mean)."""
+LEGEND = """Objectives in thousands, means: of the photo itself, of what the net paints (total and its three
+terms), and the lowest that L-BFGS has reached after so many evaluations. Equal to: the evaluations after
+which L-BFGS is as good as the net, median (smallest to largest). What the eye sees in what the net paints,
+each 1 where there is nothing: the axis peaks at periods of 2 and 4 pixels (median), the strongest line along
+the border; and the share of saturated pixels (mean)."""
 
 
 @dataclasses.dataclass(init=False)
@@ -52,9 +52,7 @@ class EvaluateStyleSettings(Settings):
         "painting of a net of one style may have any name",
         metavar="IMAGE|FOLDER",
     )
-    style_weights: list[float] | None = option(
-        None, "instead of the recorded: one, or each layer's", metavar="W"
-    )
+    style_weights: list[float] | None = option(None, "not the recorded: one, or each layer's", metavar="W")
     count: int | None = option(None, "only the first N photos", least=1, metavar="N")
     size: int = option(256, "side of the square cut from the middle of each photo, in pixels", least=32)
     evaluations: int = option(100, "of the objective, for each photo and start", least=1, metavar="N")
@@ -88,14 +86,11 @@ class Goal:
 
     def settings(self):
         """All that the objective depends on, for settings.json: equal settings give equal curves."""
-        r = self.recorded
-        pixels = hashlib.sha256(self.image().tobytes()).hexdigest()
-        layers = {
-            kind: styles.layer_weights(r[f"{kind}_layers"], r[f"{kind}_weights"], kind)
-            for kind in ("content", "style")
-        }
+        r, pixels = self.recorded, hashlib.sha256(self.image().tobytes()).hexdigest()
         known = {"painting": self.painting.name, "pixels": pixels, "style_size": r["style_size"]}
-        return known | layers | {"tv": r["tv_weight"]}
+        for kind in ("content", "style"):
+            known[kind] = styles.layer_weights(r[f"{kind}_layers"], r[f"{kind}_weights"], kind)
+        return known | {"tv": r["tv_weight"]}
 
 
 def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
@@ -298,17 +293,14 @@ def report(rows, eyes, evaluations):
     for each of several styles, then the times."""
     by_style, photos = grouped(rows, "style_name"), grouped(rows, "image")
     several = len(by_style) > 1
-    group_eyes = grouped(eyes, "style_name" if several else "image")
-    lines = [
-        _line(name, mine, group_eyes[name], evaluations, several)
-        for name, mine in (by_style if several else photos).items()
-    ]
+    eyes_of, lines = grouped(eyes, "style_name" if several else "image"), []
+    for name, mine in (by_style if several else photos).items():
+        lines.append(_line(name, mine, eyes_of[name], evaluations, several))
     if not several:
         title = f"mean of {len(photos)} (last columns: median)"
         lines.append(_line(title, rows, eyes, evaluations, several))
-    one_pass, one = (
-        np.median([row["seconds"] for row in rows if row["what"] in what]) for what in (("net",), STARTS)
-    )
+    one_pass = np.median([row["seconds"] for row in rows if row["what"] == "net"])
+    one = np.median([row["seconds"] for row in rows if row["what"] in STARTS])
     times = [{"": "one pass of the net", "seconds": f"{one_pass:.3f}", "times one pass": "1"}]
     for k in (1, 100, 300, 500):
         name, ratio = f"{k} evaluation{'s' * (k > 1)} of L-BFGS", f"{k * one / one_pass:.1f}"
@@ -339,9 +331,7 @@ def _line(name, rows, eyes, evaluations, several):
         line[column] = f"{thousands:,.0f}" if thousands >= 10 else f"{thousands:.2g}"
     for start, found in counts(rows).items():
         cells = [f"{k:g}" if np.isfinite(k) else f"over {evaluations}" for k in _middle_and_range(found)]
-        line[f"equal to, from {start}"] = cells[0] + (
-            f" ({cells[1]} to {cells[2]})" if len(found) > 1 else ""
-        )
+        line[f"equal to, from {start}"] = "{} ({} to {})".format(*cells) if len(found) > 1 else cells[0]
     border = np.mean([np.array(row["profile"].split(), float) for row in eyes], axis=0).max()
     saturated = 100 * np.mean([row["saturated"] for row in eyes])
     axis2, axis4 = (np.median([row[name] for row in eyes]) for name in ("axis2", "axis4"))

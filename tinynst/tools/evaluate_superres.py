@@ -94,14 +94,14 @@ def scores(results, truth, factor, vgg, grey=False):
     return found
 
 
-def score_set(paths, methods, factor, vgg, rows=0):
+def score_set(paths, methods, factor, vgg, pictures=0):
     """The scores of `methods`, {name: function that enlarges low}, on the photos `paths`.
 
-    Returns rows {"image", "method", **scores}, the last of each method for the image "mean", and for the
-    first `rows` photos [(picture, caption), ...], a row of the sheet. Raises UserError, naming the file, for a
-    photo that cannot be read or is too small.
+    Returns rows {"image", "method", **scores}, the last ones of the image "mean", and of the first `pictures`
+    photos the squares for a sheet, [([image, ...], [caption, ...]), ...]. Raises UserError, naming the file,
+    for a photo that cannot be read or is too small.
     """
-    table, sheet = [], []
+    rows, sheet = [], []
     for path in tqdm(paths, "measuring", unit=" images", disable=None):
         photo, _, grey = images.load_parts(path)
         height, width = photo.shape[:2]
@@ -111,25 +111,22 @@ def score_set(paths, methods, factor, vgg, rows=0):
         truth = degradation.cut(photo, factor)
         low = degradation.shrink(truth, factor)
         results = {method: images.to_uint8(enlarge(low)) for method, enlarge in methods.items()}
-        found = scores(results.values(), truth, factor, vgg, grey)
-        table += [{"image": path.name, "method": m, **s} for m, s in zip(methods, found, strict=True)]
-        if len(sheet) < rows:
-            captions = [
-                f"{m} {s['psnr']:.2f} dB, {s['distance']:.3f}" for m, s in zip(methods, found, strict=True)
-            ]
-            captions = [f"{path.stem}, low", *captions, "truth"]
-            pictures = [low.repeat(factor, axis=0).repeat(factor, axis=1), *results.values(), truth]
+        found = dict(zip(methods, scores(results.values(), truth, factor, vgg, grey), strict=True))
+        rows += [{"image": path.name, "method": method, **score} for method, score in found.items()]
+        if len(sheet) < pictures:
             square = worst_square(results["bicubic"], truth, factor)
-            pictures = [picture[square].repeat(ZOOM, axis=0).repeat(ZOOM, axis=1) for picture in pictures]
-            sheet.append(list(zip(pictures, captions, strict=True)))
-    for method, mine in grouped(table, "method").items():
+            shown = [low.repeat(factor, axis=0).repeat(factor, axis=1), *results.values(), truth]
+            captions = [f"{method} {f['psnr']:.2f} dB, {f['distance']:.3f}" for method, f in found.items()]
+            shown = [image[square].repeat(ZOOM, axis=0).repeat(ZOOM, axis=1) for image in shown]
+            sheet.append((shown, [f"{path.stem}, low", *captions, "truth"]))
+    for method, mine in grouped(rows, "method").items():
         means = {name: float(np.mean([row[name] for row in mine])) for name in SCORES}
-        table.append({"image": "mean", "method": method, **means})
-    return table, sheet
+        rows.append({"image": "mean", "method": method, **means})
+    return rows, sheet
 
 
 def worst_square(image, truth, step):
-    """The slices (rows, columns), at multiples of `step`, of the square where `image` is furthest from `truth`."""
+    """Slices (rows, columns), at multiples of `step`, of the square where `image` and `truth` differ most."""
     size = min(SQUARE, *truth.shape[:2])
     squares = ((image.astype(np.float64) - truth) ** 2).sum(axis=2)
     # sums[i, j]: the sum of all squares above i and left of j
@@ -153,8 +150,7 @@ def evaluate(s):
         rows += [{"set": name, "factor": s.factor, **row} for row in table]
         _print_means(name, s.factor, len(paths), table[-len(methods) :], losses)
         if sheet:
-            pictures, captions = ([[cell[k] for cell in row] for row in sheet] for k in (0, 1))
-            sheets[name] = images.sheet(pictures, captions)
+            sheets[name] = images.sheet(*zip(*sheet, strict=True))
     rows = [row | {name: round(row[name], 6) for name in SCORES} for row in rows]
     write_csv(Path(s.out) / "scores.csv", ("set", "factor", "image", "method", *SCORES), rows)
     for name, sheet in sheets.items():
@@ -162,16 +158,14 @@ def evaluate(s):
 
 
 def _sets(folders, out):
-    """{name of the set: its image files}. Raises UserError for two sets of one name, and if `out` is in a set."""
+    """{name of the set: its image files}. Raises UserError for sets of one name, and if `out` is in a set."""
     sets = {}
     for folder in map(Path, folders):
         name = folder.resolve().stem
         if name in sets:
             raise UserError(f"--set names two sets called {name}: measure them in two runs, with two -o")
         if out.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"-o {out} lies in the set {folder}: its sheets would be measured next time; choose another"
-            )
+            raise UserError(f"-o {out} lies in the set {folder}: choose a folder that is not measured")
         sets[name] = images.find(folder)
     return sets
 

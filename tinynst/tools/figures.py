@@ -26,8 +26,8 @@ from .metrics import psnr
 from .optimize import descend, noise
 from .stylize import load_style
 
-# {layer: weight of the smoothing} in figure 3. The loss of a deep layer is small, so a weight that is right for
-# a shallow layer would dominate it; without smoothing the noise of the start would stay.
+# {layer: weight of the smoothing} in figure 3. The loss of a deep layer is small: a weight that is right for a
+# shallow layer would dominate it. Without smoothing the noise of the start would stay.
 INVERTED = {"relu2_2": 1e-6, "relu3_3": 1e-5, "relu4_3": 1e-5, "relu5_1": 1e-5, "relu5_3": 1e-5}
 SHOWN = (5, 10, 20, 50, 100)  # evaluations, in figure 5
 

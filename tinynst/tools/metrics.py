@@ -76,15 +76,13 @@ def _unit(f):
 
 
 def perceptual_distance(f, f_truth):
-    """{layer: mean of ||f - f_truth||^2 over all pixels}, 0 (equal) to 2, of the `unit_features` of two images.
-
-    This is LPIPS without its learned channel weights: Zhang et al., arXiv:1801.03924, eq. 1.
-    """
+    """{layer: mean of ||f - f_truth||^2 over all pixels}, 0 (equal) to 2, of two images' `unit_features`: LPIPS
+    without its learned channel weights (Zhang et al., arXiv:1801.03924, eq. 1)."""
     return {name: float(((f[name] - f_truth[name]) ** 2).sum(axis=-1).mean()) for name in f}
 
 
 def axis_peaks(picture):
-    """{2: ratio, 4: ratio}: how far patterns that repeat every 2 and 4 pixels along rows or columns stand out.
+    """{2: ratio, 4: ratio}: how far patterns that repeat every 2 and 4 pixels in rows or columns stand out.
 
     The ratio is the mean power around that frequency to that of the frequencies next to it; the larger of the
     two directions counts. 1 means no peak: nine in ten photos at 256x256 are below 1.25. Visible threads have
