@@ -47,8 +47,8 @@ def test_style_reconstruction_lowers_the_loss_at_its_own_layers(vgg):
 
 
 def test_comparison_shows_the_values_of_its_pictures(vgg, photo):
-    [goal] = evaluate_style.find_goals("starry_night_single")
-    objective = goal.objective(vgg)
+    [goal] = evaluate_style.find_goals("starry_night_single").values()
+    objective = evaluate_style.make_objective(vgg, *goal)
     row, captions = figures.comparison(load_style("starry_night_single"), objective, photo, 10)
     totals = [objective.value(picture[None], objective.targets(photo[None])) / 1000 for picture in row]
     assert len(row) == len(captions) == 4 and totals[3] < totals[2]

@@ -71,7 +71,7 @@ def test_distance_is_its_definition(xp):
 
 
 def noisy(side, slope, seed=0):
-    """A grey picture (side, side, 3) whose amplitude falls as frequency^-slope: 0 is white noise, 1 a photo's."""
+    """A grey picture (side, side, 3), amplitude as frequency^-slope: 0 is white noise, 1 as in photos."""
     noise = np.random.default_rng(seed).standard_normal((side, side))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
     frequency[0, 0] = 1

@@ -19,6 +19,7 @@ from .. import device
 from ..data import images, styles, weights
 from ..data.files import check_folder, only_run, written_whole
 from ..errors import UserError
+from ..losses import StyleObjective
 from ..networks import VGG16
 from ..samples import STYLES
 from ..settings import Settings, option
@@ -42,17 +43,23 @@ the border; and the share of saturated pixels (mean)."""
 
 @dataclasses.dataclass(init=False)
 class EvaluateStyleSettings(Settings):
-    weights: str = option(None, "the net; of many: FILE.h5:NAME", metavar="NAME|FILE.h5", required=True)
-    images: list[str] = option(None, "photos, not from training", metavar="IMAGE|FOLDER", required=True)
+    weights: str = option(
+        None, "the net, or one style of it: FILE.h5:NAME", metavar="NAME|FILE.h5", required=True
+    )
+    images: list[str] = option(
+        None, "photos that training did not use", metavar="IMAGE|FOLDER", required=True
+    )
     out: str = option(None, "folder of the report", metavar="FOLDER", required=True)
     styles: list[str] | None = option(None, "styles of a net of several (default: all)", metavar="NAME")
     style: list[str] | None = option(
         None,
-        "the paintings, found by the file names that the weights record (default: those that ship); the "
-        "painting of a net of one style may have any name",
+        "the paintings, matched with the file names in the weights (default: those that ship); the painting "
+        "of a net of one style may have any name",
         metavar="IMAGE|FOLDER",
     )
-    style_weights: list[float] | None = option(None, "not the recorded: one, or each layer's", metavar="W")
+    style_weights: list[float] | None = option(
+        None, "replace the recorded weights: one, or one for each style layer", metavar="W"
+    )
     count: int | None = option(None, "only the first N photos", least=1, metavar="N")
     size: int = option(256, "side of the square cut from the middle of each photo, in pixels", least=32)
     evaluations: int = option(100, "of the objective, for each photo and start", least=1, metavar="N")
@@ -60,41 +67,16 @@ class EvaluateStyleSettings(Settings):
     seed: int = option(0, "of the noise", least=0)
     curves: list[str] | None = option(
         None,
-        "earlier reports: L-BFGS curves that would be equal are taken from them, with their times",
+        "earlier reports: their L-BFGS results and times are reused where the same run would be repeated",
         metavar="FILE.csv|FOLDER",
     )
     resume: bool = option(False, "keep the results of the report in --out, and measure the other photos")
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
 
 
-# --- what is measured ---
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Goal:
-    """A style to measure: its name, the path of its painting, and its objective as the weights record it."""
-
-    name: str
-    painting: Path
-    recorded: dict
-
-    def image(self):
-        return load_painting(self.painting, self.recorded["style_size"])
-
-    def objective(self, vgg):
-        return styles.style_objective(vgg, vgg.xp.asarray(self.image()[None]), self.recorded)
-
-    def settings(self):
-        """All that the objective depends on, for settings.json: equal settings give equal curves."""
-        r, pixels = self.recorded, hashlib.sha256(self.image().tobytes()).hexdigest()
-        known = {"painting": self.painting.name, "pixels": pixels, "style_size": r["style_size"]}
-        for kind in ("content", "style"):
-            known[kind] = styles.layer_weights(r[f"{kind}_layers"], r[f"{kind}_weights"], kind)
-        return known | {"tv": r["tv_weight"]}
-
-
 def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
-    """A Goal for each style of a net, except the identity.
+    """{style: (objective, painting (H, W, 3))} of a net, except the identity. The objective is a dictionary
+    for settings.json: equal ones give equal curves.
 
     wanted: names of some of the styles; paintings: images and folders, searched before the paintings that
     ship; style_weights: instead of the recorded ones. Raises UserError if a style, its painting or its
@@ -110,7 +92,7 @@ def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
         if name not in names:
             choices = f"choose from {', '.join(names)}"
             raise UserError(f"--styles: there is no {name!r} to measure in {name_or_path}; {choices}")
-    given, goals = images.find(paintings) if paintings else [], []
+    given, goals = images.find(paintings) if paintings else [], {}
     any_name = not styles.names(about) and len(given) == 1
     for name in dict.fromkeys(wanted or names):
         file, recorded = str(records[name].get("painting")), styles.objective(records[name].get("objective"))
@@ -120,8 +102,18 @@ def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):
         if not painting.is_file():
             raise UserError(f"the painting {file} of the style {name} is not there: give it with --style")
         recorded["style_weights"] = style_weights or recorded["style_weights"]
-        goals.append(Goal(name, painting, recorded))
+        image, goal = load_painting(painting, recorded["style_size"]), {"painting": painting.name}
+        goal |= {"pixels": hashlib.sha256(image.tobytes()).hexdigest(), "style_size": recorded["style_size"]}
+        for kind in ("content", "style"):
+            layers, values = recorded[f"{kind}_layers"], recorded[f"{kind}_weights"]
+            goal[kind] = styles.layer_weights(layers, values, kind)
+        goals[name] = goal | {"tv": recorded["tv_weight"]}, image
     return goals
+
+
+def make_objective(vgg, goal, painting):
+    """The StyleObjective of a goal of `find_goals`."""
+    return StyleObjective(vgg, vgg.xp.asarray(painting[None]), goal["content"], goal["style"], goal["tv"])
 
 
 def middle(image, size):
@@ -142,33 +134,33 @@ def evaluate(s):
     xp, out = device.select(s.device), check_folder(s.out)
     goals = find_goals(s.weights, s.styles, s.style, s.style_weights)
     net, source = load_net(s.weights, xp), styles.resolve(s.weights)[0]
-    settings = {"weights": source.stem, "styles": {goal.name: goal.settings() for goal in goals}}
+    settings = {"weights": source.stem, "styles": {name: goal for name, (goal, _) in goals.items()}}
     settings |= {name: getattr(s, name) for name in ("size", "evaluations", "starts", "seed")}
     earlier = _earlier_curves(s.curves or (), settings)
     rows, eyes = _begin(out, settings, s.resume)
-    todo = [(goal, path) for goal in goals for path in paths]
+    pairs = [(style, path) for style in goals for path in paths]
     if s.curves:
-        found = [earlier.get((goal.name, path.name), {}) for goal, path in todo]
+        found = [earlier.get((style, path.name), {}) for style, path in pairs]
         same = sum(start in curves for curves in found for start in s.starts)
-        print(f"{same} of {len(todo) * len(s.starts)} curves of L-BFGS are in earlier reports")
+        print(f"{same} of {len(pairs) * len(s.starts)} curves of L-BFGS are in earlier reports")
     done = grouped(rows, "style_name", "image")
-    todo = [(goal, path) for goal, path in todo if (goal.name, path.name) not in done]
+    pairs = [(style, path) for style, path in pairs if (style, path.name) not in done]
     with only_run(out):
         write_text(out / "settings.json", json.dumps(settings, indent=1))
         photos, vgg = {path: middle(images.load(path, s.size), s.size) for path in paths}, VGG16.load(xp=xp)
-        objectives = {goal: goal.objective(vgg) for goal in {goal for goal, _ in todo}}
+        objectives = {style: make_objective(vgg, *goals[style]) for style in {style for style, _ in pairs}}
         net.forward(xp.asarray(photos[paths[0]][None]))  # warm-up: its time does not count
-        for goal, path in tqdm(todo, "photos", disable=None):
-            pair = {"style_name": goal.name, "image": path.name}
-            known = earlier.get((goal.name, path.name), {})
-            found, artefacts = _measure(net, goal.name, objectives[goal], photos[path], s, known)
+        for style, path in tqdm(pairs, "photos", disable=None):
+            known = earlier.get((style, path.name), {})
+            found, artefacts = _measure(net, style, objectives[style], photos[path], s, known)
+            pair = {"style_name": style, "image": path.name}
             rows += [pair | row for row in found]
             eyes.append(pair | artefacts)
             # eyes.csv first: a photo counts as measured once it is in curves.csv
             write_csv(out / "eyes.csv", EYE_COLUMNS, eyes)
             write_csv(out / "curves.csv", COLUMNS, rows)
             write_text(out / "report.md", report(rows, eyes, s.evaluations))
-        title = source.stem if len(goals) > 1 else goals[0].name
+        title = source.stem if len(goals) > 1 else next(iter(goals))
         plot(out / "curves.png", rows, f"{title} at {s.size}x{s.size}")
     print(report(rows, eyes, s.evaluations))
     print(f"in {out}: report.md, curves.csv, eyes.csv, curves.png")
@@ -221,34 +213,32 @@ def _objectives(settings):
 def _measure(net, style, objective, photo, s, known):
     """(rows of curves.csv, row of eyes.csv) of one photo (H, W, 3): the objective of the photo, of the net's
     output, and of L-BFGS from each start, unless `known` from an earlier report, {what: rows}."""
-    y = objective.vgg.xp.asarray(photo[None])
+    xp, rows = objective.vgg.xp, []
+
+    def add(what, evaluation, seconds, terms):
+        row = {"what": what, "evaluation": evaluation, "seconds": seconds}
+        rows.append(row | {name: terms[name] for name in TERMS})
+
+    y = xp.asarray(photo[None])
     targets = objective.targets(y)
-    own = objective(y, targets)[0]
-    painted, seconds = _timed(lambda: net.forward(y, style=style if net.styles else None), objective.vgg.xp)
-    rows = [_row("itself", 0, 0.0, own), _row("net", 0, seconds, objective(painted, targets)[0])]
-    if known and abs(known["itself"][0]["total"] - own["total"]) > 1e-3 * own["total"]:
+    add("itself", 0, 0.0, objective(y, targets)[0])
+    painted, seconds = _timed(lambda: net.forward(y, style=style if net.styles else None), xp)
+    add("net", 0, seconds, objective(painted, targets)[0])
+    if known and abs(known["itself"][0]["total"] - rows[0]["total"]) > 1e-3 * rows[0]["total"]:
         known = {}  # another photo with the same name
     for start in s.starts:
-        rows += known.get(start) or _descent(objective, targets, photo, start, s)
+        rows += known.get(start, [])
+        if start not in known:
+            picture = photo if start == "photo" else noise(s.size, s.size, s.seed)
+            descent = descend(objective, targets, picture, s.evaluations)
+            for k in range(1, s.evaluations + 1):
+                (terms, _), seconds = _timed(lambda descent=descent: next(descent), xp)
+                add(start, k, seconds, terms)
     picture = device.to_numpy(painted)[0].clip(0, 255)
     peaks, lines = metrics.axis_peaks(picture), metrics.border_lines(picture, min(32, s.size // 4))
     artefacts = {"axis2": peaks[2], "axis4": peaks[4], "border": float(lines.max())}
     profile = " ".join(f"{line:.4f}" for line in lines)
     return rows, artefacts | {"saturated": metrics.saturated(picture), "profile": profile}
-
-
-def _descent(objective, targets, photo, start, s):
-    """The rows of L-BFGS from one start."""
-    picture = photo if start == "photo" else noise(*photo.shape[:2], s.seed)
-    descent = descend(objective, targets, picture, s.evaluations)
-    for k in range(1, s.evaluations + 1):
-        (terms, _), seconds = _timed(lambda: next(descent), objective.vgg.xp)
-        yield _row(start, k, seconds, terms)
-
-
-def _row(what, evaluation, seconds, terms):
-    row = {"what": what, "evaluation": evaluation, "seconds": seconds}
-    return row | {name: terms[name] for name in TERMS}
 
 
 def _timed(work, xp):

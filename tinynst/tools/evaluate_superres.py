@@ -1,16 +1,12 @@
 """Super-resolution: shrink photos, enlarge them again, and measure how far the results are from the photos.
 
-As the field does: a photo is cut to a multiple of the factor and shrunk by antialiased bicubic on 8 bits;
-results are rounded to 8 bits; PSNR and SSIM are of the brightness (Y of BT.601; a grey file's own values),
-without the outermost FACTOR pixels. The distance is the mean over five layers of VGG-16 (Zhang et al. 2018),
-each shown too: a net trained with the feature loss was trained on one or two of them, so look at the others.
-Lower distances are better.
-
-Written to OUT: scores.csv, with the scores of every image and their means, and for each set a sheet of
-pictures: of each photo the square where bicubic is worst.
+The standard protocol: a photo is cut to a multiple of the factor and shrunk by antialiased bicubic; results
+have 8 bits; PSNR and SSIM are of the brightness (Y of BT.601; a grey file's own values) without the outermost
+FACTOR pixels. The distance (lower is better) is the mean over five layers of VGG-16 (Zhang et al. 2018). The
+feature loss trains on one or two of them, so look at the others. Written to OUT: scores.csv, with every image
+and the means, and for each set a sheet with the square of each photo where bicubic is worst.
 """
 
-import argparse
 import dataclasses
 import functools
 from pathlib import Path
@@ -59,13 +55,13 @@ class EvaluateSuperresSettings(Settings):
     match_histogram: bool = option(False, "give results the histograms of their input, as in the paper")
     rows: int = option(8, "photos of each set on its sheet; 0: no sheet", least=0, metavar="N")
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
-    out: str = option(None, "folder for scores.csv and the sheets, which are replaced")
-
-    @classmethod
-    def add_options(cls, parser):
-        super().add_options(parser, [field.name for field in dataclasses.fields(cls) if field.name != "out"])
-        text = cls.__dataclass_fields__["out"].metadata["help"]
-        parser.add_argument("-o", "--out", required=True, default=argparse.SUPPRESS, metavar="OUT", help=text)
+    out: str = option(
+        None,
+        "folder for scores.csv and the sheets, which are replaced",
+        flags=("-o", "--out"),
+        metavar="OUT",
+        required=True,
+    )
 
 
 def bicubic(low, factor):

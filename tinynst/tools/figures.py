@@ -18,15 +18,15 @@ from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks import VGG16
 from ..networks.vgg import STYLE_LAYERS
-from ..samples import PHOTOS
+from ..samples import PHOTOS, STYLES
 from ..settings import Settings, option
 from ..training.run import load_painting
-from .evaluate_style import equal_to, find_goals, middle
+from .evaluate_style import equal_to, find_goals, make_objective, middle
 from .metrics import psnr
 from .optimize import descend, noise
 from .stylize import load_style
 
-# {layer: weight of the smoothing} in figure 3. The loss of a deep layer is small: a weight that is right for a
+# {layer: weight of the smoothing} in figure 3. The loss of a deep layer is small, and a weight that suits a
 # shallow layer would dominate it. Without smoothing the noise of the start would stay.
 INVERTED = {"relu2_2": 1e-6, "relu3_3": 1e-5, "relu4_3": 1e-5, "relu5_1": 1e-5, "relu5_3": 1e-5}
 SHOWN = (5, 10, 20, 50, 100)  # evaluations, in figure 5
@@ -106,16 +106,17 @@ def main(arguments=None):
     names = [name for name in net.styles if name != styles.IDENTITY]
     if len(names) > 1 and not styles.resolve(s.style)[1]:
         raise UserError(f"--style {s.style} holds {len(names)} styles: name one of {', '.join(names)}")
-    [goal] = find_goals(s.style)
-    net.style = net.mixture(goal.name) if names else None
+    [(name, (goal, painting))] = find_goals(s.style).items()
+    net.style = net.mixture(name) if names else None
     vgg = VGG16.load(xp=device.select(s.device))
     for figure in s.only:
         if figure == 3:
             rows = [inversion(vgg, photos[0], s.evaluations)]
         elif figure == 4:
-            painting = load_painting(goal.painting, 2 * s.size)
-            rows = [style_reconstruction(vgg, painting, s.size, s.evaluations)]
+            larger = load_painting(STYLES / goal["painting"], 2 * s.size)
+            rows = [style_reconstruction(vgg, larger, s.size, s.evaluations)]
         else:
-            rows = [comparison(net, goal.objective(vgg), photo, s.evaluations) for photo in photos]
+            objective = make_objective(vgg, goal, painting)
+            rows = [comparison(net, objective, photo, s.evaluations) for photo in photos]
         images.save(out / f"figure{figure}.jpg", images.sheet(*zip(*rows, strict=True)))
         print(f"wrote {out / f'figure{figure}.jpg'}", flush=True)

@@ -19,10 +19,8 @@ DISTANCE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 
 def luma(image):
-    """Y of BT.601 in 16..235, float64 (H, W), of an image (H, W, 3), RGB, 0..255, as MATLAB's rgb2ycbcr.
-
-    It is not rounded. MATLAB rounds Y of 8-bit images, which lowers the PSNR by 0.01 dB.
-    """
+    """Y of BT.601 in 16..235, float64 (H, W), of an image (H, W, 3), RGB, 0..255, as MATLAB's rgb2ycbcr,
+    but not rounded: rounding Y of 8-bit images, as MATLAB does, lowers the PSNR by 0.01 dB."""
     xp = array_module(image)
     arguments.shape("image", image, "H", "W", 3)
     return 16 + image.astype("float64") @ (xp.array([65.481, 128.553, 24.966]) / 255)
@@ -66,18 +64,16 @@ def ssim(y, truth):
 def unit_features(image, vgg, layers=DISTANCE_LAYERS):
     """{layer: (H', W', C)}: VGG's features of an image (H, W, 3), RGB, 0..255, each pixel's vector scaled to
     length 1. Vectors of zeros stay zero."""
-    features = vgg.forward(image[None], layers, training=False)
-    return {name: _unit(f[0]) for name, f in features.items()}
-
-
-def _unit(f):
-    length = array_module(f).sqrt((f * f).sum(axis=-1, keepdims=True))
-    return f / (length + 1e-10)
+    features, units = vgg.forward(image[None], layers, training=False), {}
+    for name, f in features.items():
+        length = vgg.xp.sqrt((f * f).sum(axis=-1, keepdims=True))
+        units[name] = (f / (length + 1e-10))[0]
+    return units
 
 
 def perceptual_distance(f, f_truth):
-    """{layer: mean of ||f - f_truth||^2 over all pixels}, 0 (equal) to 2, of two images' `unit_features`: LPIPS
-    without its learned channel weights (Zhang et al., arXiv:1801.03924, eq. 1)."""
+    """{layer: mean of ||f - f_truth||^2 over the pixels}, 0 (equal) to 2, of two images' `unit_features`:
+    LPIPS without its learned channel weights (Zhang et al., arXiv:1801.03924, eq. 1)."""
     return {name: float(((f[name] - f_truth[name]) ** 2).sum(axis=-1).mean()) for name in f}
 
 
