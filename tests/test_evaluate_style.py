@@ -247,19 +247,16 @@ def test_on_the_stand_in_for_cupy(strict, folder, tmp_path):
             "the painting mine.png of the style b is not there: give it with --style",
         ),
         ("many.h5", ["--images", "nowhere"], "nowhere"),
+        ("many.h5", ["--images", *TWO, "chelsea.jpg"], "two photos have the same file name"),
         ("many.h5", ["--curves", "nowhere"], "--curves nowhere: there is no report"),
         ("many.h5", ["--size", "31"], "--size is 31; it should be at least 32"),
         ("many.h5", ["--style-weights", "1", "2", "3"], "one for each of 2 layers"),
     ],
 )
-def test_mistakes_end_in_one_line_and_write_nothing(folder, tmp_path, net, options, message):
+def test_mistakes_end_in_one_line_and_write_nothing(folder, tmp_path, monkeypatch, net, options, message):
+    monkeypatch.chdir(tmp_path)
+    images.save("chelsea.jpg", images.load(TWO[1], 32))
     with pytest.raises(UserError) as error:
         run(folder, tmp_path / "report", *options, net=net)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "report").exists()
-
-
-def test_two_photos_of_one_name_are_refused(folder, tmp_path):
-    images.save(tmp_path / "chelsea.jpg", images.load(TWO[1], 32))
-    with pytest.raises(UserError, match="two photos have the same file name"):
-        run(folder, tmp_path / "report", "--images", TWO[0], str(tmp_path / "chelsea.jpg"))

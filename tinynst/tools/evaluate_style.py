@@ -232,7 +232,7 @@ def _measure(net, style, objective, photo, s, known):
             picture = photo if start == "photo" else noise(s.size, s.size, s.seed)
             descent = descend(objective, targets, picture, s.evaluations)
             for k in range(1, s.evaluations + 1):
-                (terms, _), seconds = _timed(lambda descent=descent: next(descent), xp)
+                (terms, _), seconds = _timed(descent.__next__, xp)
                 add(start, k, seconds, terms)
     picture = device.to_numpy(painted)[0].clip(0, 255)
     peaks, lines = metrics.axis_peaks(picture), metrics.border_lines(picture, min(32, s.size // 4))
