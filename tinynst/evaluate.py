@@ -1,4 +1,4 @@
-"""Measure quality: what the paper measures, for a style net and for super-resolution."""
+"""Measure quality as the paper does: a style net, or super-resolution."""
 
 from .cli import Parser, run
 from .tools import evaluate_style, evaluate_superres
@@ -10,8 +10,7 @@ TASKS = {
 
 
 def main(arguments=None):
-    """The command `python -m tinynst.evaluate`; `arguments` is a list of strings (None: the command
-    line's)."""
+    """The command `python -m tinynst.evaluate`; `arguments` are strings (None: those of the command line)."""
     parser = Parser(prog="tinynst evaluate", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, (module, settings) in TASKS.items():

@@ -20,7 +20,7 @@ from .errors import UserError
 
 def option(default, help, *, least=-math.inf, most=math.inf, **argument):
     """A field of a Settings class. `least` and `most` bound a number, or each number of a list; `argument`
-    goes to argparse (choices, metavar, nargs, ...)."""
+    goes to argparse (choices, metavar, nargs, ..., and flags, such as -o and --out)."""
     metadata = {"help": help, "least": least, "most": most, "argument": argument}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
@@ -82,7 +82,8 @@ class Settings:
                     f" (default: {shown})" if default or type(default) in (int, float) else ""
                 )
                 how |= {"dest": field.name, "help": text, "default": argparse.SUPPRESS}
-                parser.add_argument(renamed, **how | field.metadata["argument"])
+                how |= field.metadata["argument"]
+                parser.add_argument(*how.pop("flags", [renamed]), **how)
 
 
 def flag(name):
