@@ -66,9 +66,8 @@ plt.show()
 
 # %% tags=["check"]
 best = steps[int(np.argmin(two_sided))]
-print(
-    f"best two-sided step {best:.0e}, error {min(two_sided):.1e}; one-sided error at its best {min(one_sided):.1e}"
-)
+print(f"two-sided: best step {best:.0e}, error {min(two_sided):.0e}")
+print(f"one-sided: error at its best step {min(one_sided):.0e}")
 
 # %% [markdown]
 # In float32 a number has only 7 digits, and the best that differences can do is about 4 correct digits.
