@@ -191,10 +191,8 @@ def residual_parts(xp, pad=0):
 def _operations():
     for rows in (OPERATIONS, OURS_ALONE):
         for name in rows:
-            for shapes, options in rows[name]:
-                yield operation_case(
-                    name, getattr(ops, name), getattr(ops, f"{name}_backward"), shapes, options
-                )
+            pair = getattr(ops, name), getattr(ops, f"{name}_backward")
+            yield from (operation_case(name, *pair, shapes, options) for shapes, options in rows[name])
     for name, rows in LOSSES.items():
         yield from (operation_case(name, getattr(losses, name), None, shapes) for shapes, _ in rows)
 

@@ -229,9 +229,8 @@ class Problem:
             return [slips.diagnosis("wrong-shape", "all", evidence, hint)]
         if not np.isfinite(self.y).all():
             self.gradients = {}
-            evidence = (
-                f"{np.count_nonzero(~np.isfinite(self.y))} of {self.y.size} elements of y are inf or nan"
-            )
+            odd = np.count_nonzero(~np.isfinite(self.y))
+            evidence = f"{odd} of {self.y.size} elements of y are inf or nan"
             return [slips.diagnosis("not-finite", "all", evidence)]
         arrays = [(*row, "forward") for row in zip(self.names, self.inputs, between, strict=True)]
         arrays += [(*row, "backward") for row in zip(self.names, between, map(_float64, given), strict=True)]
@@ -242,10 +241,8 @@ class Problem:
             place = tuple(np.argwhere(before != after)[0])
             evidence = f"{who} changes {name} in place: {name}[{', '.join(map(str, place))}] is "
             evidence += f"{before[place]:.4g} before the call, {after[place]:.4g} after it"
-            cause, which = (
-                "running-statistics" if updated else "changed-input",
-                name if name == "dy" else f"d{name}",
-            )
+            cause = "running-statistics" if updated else "changed-input"
+            which = name if name == "dy" else f"d{name}"
             found.append(slips.diagnosis(cause, which, evidence, slips.HINTS["changed-input"]))
         try:
             second = self.named(self.b(self.upstream(self.dy), cache))

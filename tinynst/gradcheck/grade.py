@@ -105,11 +105,8 @@ def _grade(name, forward, backward, seed, xp, path):
             grade = _raised(watch, error)
     lines = printed.getvalue().splitlines()
     if lines:
-        said = [
-            f"{watch.path.name} printed {len(lines)} lines; the first:",
-            *(f"    {t:.100}" for t in lines[:4]),
-        ]
-        grade = replace(grade, text="\n".join([grade.text, *said]))
+        text = "\n    ".join([f"{watch.path.name} printed {len(lines)} lines; the first:", *lines[:4]])
+        grade = replace(grade, text=f"{grade.text}\n{text:.500}")
     return grade
 
 
@@ -246,12 +243,11 @@ class Watch:
         y, own = np.asarray(library(**right, **options)[0]), to_numpy(forward(**mine, **options)[0])
         sizes = dict(zip("NHWC", next(iter(shapes.values())), strict=True))
         what = "value" if self.name in LOSSES else "y"
-        self.fail(explain(what, own, y, alternatives(self.name, library, start, options), sizes))
+        self.fail(explain(what, own, y, alternatives(library, start, options), sizes))
         for key in (key for key in start if key.startswith("running_")):
             slip = f"when it stays as it was: `{key} = ...` makes a new array, use `{key}[...] = ...`"
-            self.fail(
-                explain(f"{key} after the forward", to_numpy(mine[key]), right[key], [(slip, start[key])])
-            )
+            lines = explain(f"{key} after the forward", to_numpy(mine[key]), right[key], [(slip, start[key])])
+            self.fail(lines)
 
     def stays_float32(self, forward, backward, shapes, options, seed, xp):
         """A net trains in float32: with float32 in, float64 out would stop the library's next operation."""
@@ -262,10 +258,8 @@ class Watch:
         results += [(f"{self.name}_backward's result {k}", g) for k, g in enumerate(gradients)]
         for what, array in results:
             if array is not None and array.dtype != np.float32:
-                advice = "make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x)"
-                self.fail(
-                    [f"{what} is {array.dtype} where x is float32: a net could not train with it", advice]
-                )
+                what = f"{what} is {array.dtype} where x is float32: a net could not train with it"
+                self.fail([what, "make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x)"])
 
     def residual(self, kind, pad, crop, seed, xp):
         """Compare a learner's block with the library's, and return the Case that checks its gradients."""
@@ -273,9 +267,8 @@ class Watch:
         self.case = f"Residual ({label})"
         x = asarray(np.random.default_rng(seed).standard_normal(IMAGE), xp)
         through = to_numpy(layers.Sequential(residual_parts(xp, pad)).forward(x, training=False))
-        inner, mine = (
-            to_numpy(a) for a in (ops.center_crop(x, crop)[0], _Block(self, kind, pad, crop, xp).forward(x))
-        )
+        inner = to_numpy(ops.center_crop(x, crop)[0])
+        mine = to_numpy(_Block(self, kind, pad, crop, xp).forward(x))
         slips = [("without the identity: y = layers(x)", through), ("without the layers: y = x", inner)]
         self.fail(explain("y", mine, through + inner, slips))
         return layer_case("Residual", label, lambda xp: _Block(self, kind, pad, crop, xp))
@@ -304,10 +297,8 @@ class Watch:
         arrays, ours = dict(mine), optim.Adam(right, **settings)  # the learner may put other arrays in `mine`
         optimiser = self.run("Adam", kind, mine, **given)
         for t, g in enumerate(gradients, 1):
-            before, own = (
-                {n: p.copy() for n, p in right.items()},
-                {n: asarray(a.copy(), xp) for n, a in g.items()},
-            )
+            before = {name: p.copy() for name, p in right.items()}
+            own = {name: asarray(array.copy(), xp) for name, array in g.items()}
             self.run("Adam.step", optimiser.step, own)
             ours.step(g)
             for name, array in arrays.items():
@@ -414,28 +405,18 @@ def _reasons(what, mine, right, wrong, slips, sizes, axes):
         yield "only pixels near the border are wrong: look at the padding"
 
 
-def alternatives(name, library, arrays, options):
+def alternatives(library, arrays, options):
     """(words, y) of the library's function with one thing different, as a mistake might have it."""
-
-    def y(function=library, **changes):
-        copies = {key: array.copy() for key, array in arrays.items()}
-        return np.asarray(function(**{**copies, **options, **changes})[0])
-
+    tries = [("with training=False", {"training": False}), ("with training=True", {"training": True})]
+    tries = [row for row in tries if "training" in inspect.signature(library).parameters]
     for key, array in arrays.items():
         if key in ("b", "gamma", "beta"):
-            yield f"without {key}", y(**{key: np.full(array.shape, float(key == "gamma"))})
-        for cause, words, move in moves(array.shape, axis_names(key, array.shape)):
-            if cause != "shifted" and move(array).shape == array.shape:
-                yield f"with {key} {words}", y(**{key: move(array).copy()})
-    parameters = inspect.signature(library).parameters
-    if "eps" in parameters:
-        yield "without eps", y(eps=0.0)
-    if "training" in parameters:
-        training = not options.get("training", True)
-        yield f"with training={training}", y(training=training)
-    if name == "instance_norm":
-        batch = lambda x, gamma, beta: ops.batch_norm(x, gamma, beta, gamma * 0, gamma * 0 + 1)  # noqa: E731
-        yield "with mean and variance over the whole batch: that is batch norm", y(batch)
+            tries.append((f"without {key}", {key: np.full(array.shape, float(key == "gamma"))}))
+        if key == "w":
+            tries.append(("with w turned round along KH and KW", {key: array[::-1, ::-1].copy()}))
+    for words, changes in tries:
+        copies = {key: array.copy() for key, array in arrays.items()}
+        yield words, np.asarray(library(**{**copies, **options, **changes})[0])
 
 
 # --- a file, a folder ---
@@ -486,9 +467,7 @@ def check_folder(folder, seed=0, xp=np):
             if "has nothing to check" not in str(error):
                 broken[path] = str(error)
     if not files and not broken:
-        raise UserError(
-            f"{folder} has no Python file with anything to check, such as conv2d and conv2d_backward"
-        )
+        raise UserError(f"{folder} has no Python file with anything to check, such as relu and relu_backward")
     width, unsolved = max(len(path.stem) for path in (*files, *broken)), []
     for path in [*sorted(files, key=files.get), *broken]:
         state = broken.get(path) or _state(list(grades(path, seed, xp)))
