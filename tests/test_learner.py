@@ -11,7 +11,6 @@ from tinynst.gradcheck.grade import grades
 
 Y = "np.maximum(x, 0), x"
 DX = "return dy * (x > 0)"
-FOREVER = s.changed(s.RELU, DX, "while True:\n        dy = dy * 1\n")
 
 
 def learner(folder, text, name="mine.py"):

@@ -43,11 +43,7 @@ def right_cases(rng):
     batch = {**norm, "running_mean": (c,), "running_var": (c,)}
     up = {"stride": stride, "pad": min(pad, 1), "output_pad": stride - 1}
     rows = [
-        (
-            "conv2d",
-            {"x": (n, h + kh, w + kw, c), "w": (kh, kw, c, o), "b": (o,)},
-            {"stride": stride, "pad": pad},
-        ),
+        ("conv2d", {"x": (n, h + kh, w + kw, c), "w": (kh, kw, c, o)}, {"stride": stride, "pad": pad}),
         ("conv_transpose2d", {"x": image, "w": (3, 3, o, c), "b": (o,)}, up),
         ("batch_norm", batch, {"training": bool(rng.integers(2))}),
         ("instance_norm", norm, {}),

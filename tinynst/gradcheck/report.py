@@ -101,10 +101,6 @@ class Report:
         """The largest error of all inputs (nan when nothing was compared)."""
         return max((r.error for r in self.inputs if len(r.rows)), default=np.nan)
 
-    @property
-    def kinks(self):
-        return sum(r.kinks for r in self.inputs)
-
     def __repr__(self):
         causes = [f"  {d.cause} ({d.gradient}): {d.evidence}" for d in self.diagnoses[:3]]
         short = [textwrap.shorten(text, WIDTH, placeholder=" ...") for text in causes]
