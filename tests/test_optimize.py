@@ -13,8 +13,9 @@ from tinynst.errors import UserError
 from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16
 from tinynst.networks.vgg import STYLE_LAYERS
+from tinynst.optimize import main
 from tinynst.samples import PHOTOS, STYLES
-from tinynst.tools.optimize import OptimizeSettings, descend, main, noise, optimize
+from tinynst.tools.optimize import OptimizeSettings, descend, noise, optimize
 from tinynst.training import loop
 
 PHOTO, STYLE, CAFE = (
@@ -246,7 +247,7 @@ def test_on_the_stand_in_for_cupy_it_agrees_with_numpy(whole, strict, tmp_path):
         ("--resume", "checkpoint.h5 does not exist"),
         # found at the first evaluations
         ("--style-weights 1e38", "stopped at iteration 1: L-BFGS needs a finite value"),
-        ("--optimizer adam --lr 1e30 --every 50", "or a lower learning rate (--lr 2.5e+29)"),
+        ("--optimizer adam --lr 1e30 --every 50", "or a lower rate (--lr 2.5e+29)"),
     ],
 )
 def test_mistakes_end_in_one_line_and_write_no_results(words, message, tmp_path, monkeypatch):

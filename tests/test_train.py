@@ -14,8 +14,9 @@ from tinynst.errors import UserError
 from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
 from tinynst.tools.stylize import load_style
+from tinynst.train import main
 from tinynst.training import loop
-from tinynst.training.style import FROM_A_NET, StyleSettings, StyleTask, main, train
+from tinynst.training.style import FROM_A_NET, StyleSettings, StyleTask, train
 
 LAYERS = {"style_layers": ["relu1_2", "relu2_2"], "content_layers": ["relu2_2"]}
 SMALL = {"iterations": 4, "every": 2, "batch": 2, "image_size": 32, "style_size": 48, "width": 2, **LAYERS}
@@ -135,7 +136,7 @@ def test_resume_keeps_the_settings_and_finds_inputs_that_moved(one, small, tmp_p
     with pytest.raises(UserError, match=r"moved has changed since the run was started \(photos: 2, now 3\)"):
         train(StyleSettings(**again))
     (tmp_path / "moved" / "new.png").unlink()
-    with pytest.raises(UserError, match=r"chelsea\.jpg has changed since the run was started \(painting"):
+    with pytest.raises(UserError, match=r"--style has changed since the run was started \(painting"):
         train(StyleSettings(**again, style=PHOTOS / "chelsea.jpg"))
     train(StyleSettings(**again, style=NIGHT, style_weights=5))  # as it was started
     assert same_run(out, one)

@@ -11,9 +11,10 @@ from tinynst.data.degradation import shrink
 from tinynst.errors import UserError
 from tinynst.networks import VGG16, super_resolution_net
 from tinynst.samples import PHOTOS
+from tinynst.train_superres import main
 from tinynst.training import loop, superres
 from tinynst.training.style import StyleSettings, train
-from tinynst.training.superres import SuperResolutionTask, SuperResSettings, main, train_superres
+from tinynst.training.superres import SuperResolutionTask, SuperResSettings, train_superres
 
 SMALL = {"iterations": 4, "every": 2, "batch": 2, "image_size": 32, "width": 2, "norm": "none"}
 SMALL |= {"residual": True, "factor": 2}
@@ -103,7 +104,7 @@ def test_vgg_looks_at_other_places_in_each_step_and_the_same_after_a_resume():
 
 def test_it_learns_to_beat_bicubic(tmp_path):
     """A few dozen steps: less error than the bicubic enlargement that it starts from."""
-    settings = PIXEL | {"width": 16, "image_size": 48, "batch": 4, "iterations": 60, "every": 60}
+    settings = PIXEL | {"width": 16, "image_size": 48, "batch": 4, "iterations": 40, "every": 40}
     settings |= {"degradation": "bicubic", "lr": 2e-3, "lr_rise": 10}
     run = train_superres(SuperResSettings(**settings, out=tmp_path / "run"))
     net = super_resolution_net(2, "none", residual=True, width=16)

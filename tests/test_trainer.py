@@ -76,7 +76,7 @@ class LineTask(TrainingTask):
         return np.full((4, 4, 3), 7, np.uint8)
 
     def about(self):
-        return {}
+        return {}, None
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, no_plot):
     task = train(tmp_path, 10)
     task.net.p["b"][0] = np.inf
-    with pytest.raises(UserError, match="b of the net holds a number that is not finite"):
+    with pytest.raises(UserError, match=r"net\.b holds a number that is not finite"):
         task.save()
     assert np.isfinite(checkpoint.load(tmp_path / "checkpoint.h5")[0]["net"]["b"])
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from .. import device
-from ..cli import Parser
 from ..data import images
 from ..data.styles import layer_weights
 from ..errors import UserError
@@ -27,18 +26,11 @@ from ..training.run import SMALLEST, LossSettings, RunSettings, carry_out, load_
 
 FIRST_STEP = 10.0  # grey levels: enough to see, and small against 255
 LEAST_SIDE = 32  # pixels of a result, at its smallest scale
-MODES = {
-    "gatys": "a photo in the style of one painting or several, without a net",
-    "invert": "the image that a layer of VGG cannot tell from a photo",
-    "texture": "a painting's style and nothing else, from noise",
-}
+MODES = ("gatys", "invert", "texture")
 CONTENT = ("content", "content_layers", "content_weights", "preserve_color")
 STYLE = ("style", "style_layers", "style_weights", "mix", "style_scale")
-OTHER_NAMES = {
-    "gatys": {},
-    "invert": {"content": "--image", "content_layers": "--layer"},
-    "texture": {"style_layers": "--layers"},
-}
+OTHER_NAMES = {"invert": {"content": "--image", "content_layers": "--layer"}}
+OTHER_NAMES |= {"texture": {"style_layers": "--layers"}, "gatys": {}}
 
 
 @dataclasses.dataclass(init=False)
@@ -46,7 +38,7 @@ class OptimizeSettings(LossSettings, RunSettings):
     """The settings of `tinynst optimize MODE`, with the same defaults. There --image, --layer and --layers
     are other names of `content`, `content_layers` and `style_layers`."""
 
-    mode: str = option("gatys", "gatys, invert or texture", choices=tuple(MODES))
+    mode: str = option("gatys", "gatys, invert or texture", choices=MODES)
     content: str | None = option(None, "the photo", metavar="IMAGE")
     preserve_color: bool = option(False, "keep the photo's colours; only its brightness is styled")
     style: list[str] = option([], "the painting, or several", metavar="IMAGE")
@@ -259,14 +251,3 @@ def optimize(settings):
     """Optimise an image as the OptimizeSettings say. Returns the PictureRun: `.best()`, (H, W, 3); `.losses`;
     `.out`. Raises UserError for settings that cannot work."""
     return carry_out(PictureRun, settings)
-
-
-def main(arguments=None):
-    """The command `tinynst optimize`; `arguments` is a list of strings (None: the command line's)."""
-    parser = Parser(
-        prog="tinynst optimize", description="Optimise an image itself: style transfer, inversion, texture."
-    )
-    modes = parser.add_subparsers(dest="mode", required=True, metavar=" | ".join(MODES))
-    for mode, text in MODES.items():
-        OptimizeSettings.add_options(modes.add_parser(mode, help=text), OptimizeSettings.options(mode))
-    return 0 if optimize(OptimizeSettings(**vars(parser.parse_args(arguments)))).finished else 130

@@ -18,23 +18,13 @@ from ..errors import UserError
 
 
 class Loop:
-    """Iterations up to number `iterations`, with everything that a run writes in the folder `out`:
+    """Iterations up to number `iterations`. The folder `out` gets losses.csv, its plot losses.png,
+    samples/000500.png (the current picture) and checkpoint.h5 (all that --resume needs). `losses` is a list
+    of dicts: [{"iteration": 1, "content": ..., "total": ...}, ...].
 
-        losses.csv, losses.png      every term at every iteration; the plot
-        samples/000500.png          the current picture
-        checkpoint.h5               all that --resume needs
-
-    A subclass has `title` and these methods:
-
-        batches()                   a context manager that iterates over the batches from `iteration` on
-        iterate(batch)              one iteration; returns {term: float, ..., "total": float}
-        sample()                    the current picture, (H, W, 3)
-        arrays(), state()           for the checkpoint: {group: {name: array}}, and a dict that JSON can hold
-        restore(arrays, state)      the inverse; raises ValueError or KeyError if they do not fit
-        write_results()             the other files, at each checkpoint
-        results()                   {name: where it is}, to be printed at the end
-
-    `losses` is a list of dicts: [{"iteration": 1, "content": ..., "total": ...}, ...].
+    A subclass has `title`; iterate(batch), which returns {term: float, ..., "total": float}; sample(), the
+    current picture (H, W, 3); for the checkpoint arrays(), {group: {name: array}}, state(), a dict for JSON,
+    and restore(arrays, state); write_results() for other files; and results(), {name: path}, to be printed.
     """
 
     def __init__(self, settings):
@@ -47,6 +37,7 @@ class Loop:
         return self.iteration >= self.iterations
 
     def batches(self):
+        """A context manager that iterates over the batches from `iteration` on."""
         return contextlib.nullcontext(itertools.repeat(None))
 
     def run(self):
@@ -114,14 +105,12 @@ class Loop:
         """The UserError for numbers that are not finite."""
         kept = self.out / "checkpoint.h5"
         left = f"{kept} holds the last good state" if kept.exists() else "nothing was saved"
-        advice = f"lower loss weights or a lower learning rate (--lr {self.settings.lr / 4:g})"
-        return UserError(
-            f"stopped at iteration {self.iteration + 1}: {what}; {left}. Start again with {advice}"
-        )
+        advice = f"Start again with lower loss weights or a lower rate (--lr {self.settings.lr / 4:g})"
+        return UserError(f"stopped at iteration {self.iteration + 1}: {what}; {left}. {advice}")
 
 
 class _Lines:
-    """A file for tqdm where no terminal is: each update is a line of its own on standard error."""
+    """A file for tqdm that makes each update a line of its own on standard error."""
 
     def write(self, text):
         if text.strip():

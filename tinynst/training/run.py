@@ -5,7 +5,6 @@ import dataclasses
 from pathlib import Path
 
 from .. import device
-from ..cli import Parser
 from ..data import checkpoint, images
 from ..data.photos import warn
 from ..data.styles import layer_weights
@@ -60,7 +59,7 @@ class LossSettings(Settings):
     content_layers: list[str] = option(["relu3_3"], "where contents are compared", nargs="*", metavar="LAYER")
     content_weights: list[float] = option([1.0], "one, or one for each content layer", nargs="*")
     style_layers: list[str] = option(
-        list(STYLE_LAYERS), "where Gram matrices are compared", nargs="*", metavar="LAYER"
+        list(STYLE_LAYERS), "where styles are compared", nargs="*", metavar="LAYER"
     )
     style_weights: list[float] = option([5.0], "one, or one for each style layer", nargs="*")
     tv_weight: float = option(1e-6, "weight of the total variation: more is smoother", least=0)
@@ -133,13 +132,6 @@ def carry_out(task_class, settings):
     for name, where in task.results().items() if task.finished else ():
         print(f"{name + ':':8} {where}")
     return task
-
-
-def command(train, kind, description, arguments):
-    """The command of a function `train` and its settings, a class; returns the exit status."""
-    parser = Parser(prog=kind.command, description=description)
-    kind.add_options(parser)
-    return 0 if train(kind(**vars(parser.parse_args(arguments)))).finished else 130
 
 
 def load_painting(path, longer_side, least=SMALLEST):

@@ -37,9 +37,7 @@ OBJECTIVE += ("style_size", "style_level")
 class StyleSettings(LossSettings, TrainingSettings):
     """The settings of `tinynst train`, with the same names and defaults."""
 
-    style: list[str] | None = option(
-        None, "the painting; several: one net for all (default: The Starry Night)", metavar="IMAGE|FOLDER"
-    )
+    style: list[str] | None = option(None, "the painting; several: one net for all", metavar="IMAGE|FOLDER")
     preset: str | None = option(None, "the losses and painting size of a shipped style", metavar="NAME")
     learn: str = option("all", "the whole net; or only new rows for --init", choices=("all", "rows"))
     iterations: int = option(40000, "training steps", least=1)
@@ -102,9 +100,9 @@ class StyleTask(TrainingTask):
         s, self.records = settings, (state or {}).get("styles") or _records(settings)
         self.names = [record["name"] for record in self.records]
         self.paintings = {Path(path).stem: load_painting(path, s.style_size) for path in s.style}
-        if self.paintings.keys() - set(self.names):
-            known = f"(painting: it was for {', '.join(self.names)})"
-            raise UserError(f"{', '.join(s.style)} has changed since the run was started {known}")
+        if not self.paintings.keys() <= set(self.names):
+            known = f"(painting: {', '.join(self.names)}, now {', '.join(self.paintings)})"
+            raise UserError(f"--style has changed since the run was started {known}")
         self.title = f"{', '.join(self.paintings)}: {len(self.dataset)} photos"
         self.photos = [images.load(path, s.image_size) for path in s.samples]
         self.vgg = VGG16.load(s.vgg, xp)
@@ -205,18 +203,12 @@ class StyleTask(TrainingTask):
         for row in self.objectives:
             thumbnail = styles.encoded(self._painted(self.names[row], self.photos[0]))
             records[row] = records[row] | {"iterations": self.iteration, "thumbnail": thumbnail}
-        shown = self._shown()
+        shown = [name for name in self.names if name != IDENTITY]
         what = f"{len(shown)} styles" if len(shown) > 1 else shown[0].replace("_", " ")
-        summary = f"{what}, {self.iteration} iterations"
-        return {"summary": summary, "style_image": records[0].get("painting"), "styles": records}
-
-    def thumbnail(self):
-        """The painting of a net of one style."""
-        (painting, *_) = self.paintings.values()
-        return images.to_uint8(images.at_most(painting, 128)) if len(self._shown()) == 1 else None
-
-    def _shown(self):
-        return [name for name in self.names if name != IDENTITY]
+        about = {"summary": f"{what}, {self.iteration} iterations", "styles": records}
+        about["style_image"] = records[0].get("painting")
+        painting = images.to_uint8(images.at_most(next(iter(self.paintings.values())), 128))
+        return about, painting if len(shown) == 1 else None
 
 
 def _preset(name):
@@ -248,20 +240,7 @@ def _records(s):
 
 def train(settings=None):
     """Train a style net. `settings`: a StyleSettings; None: a short run on a painting and photos that ship.
-
-    Returns the run when it has ended: `.net`; `.losses`, [{"iteration": 1, "content": ..., "style": ...,
-    "tv": ..., "total": ...}, ...]; `.out`, the folder; `.finished`, False after Ctrl-C. Raises UserError for
-    settings that cannot work.
-    """
+    Returns the run when it has ended: `.net`; `.losses`, [{"iteration": 1, "content": ..., "total": ...},
+    ...]; `.out`, the folder; `.finished`, False after Ctrl-C. Raises UserError for settings that cannot
+    work."""
     return run.carry_out(StyleTask, settings or StyleSettings())
-
-
-def main(arguments=None):
-    """The command `tinynst train`."""
-    taken = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in FROM_A_NET.items())
-    description = f"""Train a net that paints photos in the style of one painting or several. It starts from
-        the shipped net, which can already paint: ten minutes on two cores are enough. --init none, --device
-        cuda or an option of the net means a new net, as in the paper. A run that starts from a net takes its
-        --norm, --upsample, --width, --padding and losses, and on the CPU {taken}, unless they are given.
-        Without any option: a short run on photos and a painting that ship, about two minutes."""
-    return run.command(train, StyleSettings, description, arguments)

@@ -58,15 +58,12 @@ class SuperResSettings(TrainingSettings):
         if self.image_size % self.factor:
             rule = f"a multiple of --factor {self.factor}"
             raise UserError(f"--image-size is {self.image_size}; it should be {rule}")
-        pixel = self.loss == "pixel"
-        fixed = {"feature_layers": [], "pixel_weight": 1.0, "grid_weight": 0.0, "vgg": None}
-        for name in fixed if pixel else ():
-            if getattr(self, name) not in (None, fixed[name]):
-                raise UserError(f"{flag(name)} belongs to --loss feature; leave it out with --loss pixel")
-        defaults = (
-            fixed if pixel else {"feature_layers": ["relu2_2"], "pixel_weight": 0.0, "grid_weight": 0.0}
-        )
+        defaults = {"feature_layers": ["relu2_2"], "pixel_weight": 0.0, "grid_weight": 0.0}
+        if self.loss == "pixel":
+            defaults = {"feature_layers": [], "pixel_weight": 1.0, "grid_weight": 0.0, "vgg": None}
         for name, default in defaults.items():
+            if self.loss == "pixel" and getattr(self, name) not in (None, default):
+                raise UserError(f"{flag(name)} belongs to --loss feature; leave it out with --loss pixel")
             setattr(self, name, getattr(self, name) or default)
         styles.layer_weights(self.feature_layers, [1.0], "feature")
 
@@ -86,10 +83,9 @@ class SuperResolutionTask(TrainingTask):
         if s.start:
             self.load_init(net, s.start[0], "--factor, --norm, --upsample and --width")
         self.learn(net)
+        vgg = VGG16.load(s.vgg, xp) if s.feature_layers else None
         layers = dict.fromkeys(s.feature_layers, 1.0)
-        self.features = StyleObjective(
-            VGG16.load(s.vgg, xp) if layers else None, None, layers, {}, s.tv_weight
-        )
+        self.features = StyleObjective(vgg, None, layers, {}, s.tv_weight)
 
     def _middle(self, photo):
         """The middle of a test photo, of a size that the factor divides."""
@@ -141,17 +137,10 @@ class SuperResolutionTask(TrainingTask):
     def about(self):
         s = self.settings
         summary = f"x{s.factor}, {s.loss} loss, {self.iteration} iterations"
-        return {"summary": summary, "loss": s.loss, "degradation": s.degradation}
+        return {"summary": summary, "loss": s.loss, "degradation": s.degradation}, None
 
 
 def train_superres(settings=None):
     """Train a super-resolution net. `settings`: a SuperResSettings; None: a short run on photos that ship.
     Returns the run and raises errors as `train` in style.py."""
     return run.carry_out(SuperResolutionTask, settings or SuperResSettings())
-
-
-def main(arguments=None):
-    """The command `tinynst train_superres`."""
-    description = """Train a net that enlarges photos. The defaults are the paper's. Without any option: a
-        short run on photos that ship, about two minutes on two cores."""
-    return run.command(train_superres, SuperResSettings, description, arguments)

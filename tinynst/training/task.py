@@ -37,8 +37,8 @@ class TrainingSettings(RunSettings):
     def complete(self):
         super().complete()
         self.content = str(Path(self.content or PHOTOS).absolute())
-        samples = images.find(self.samples or [PHOTOS / name for name in self.test_photos])
-        self.samples = [str(path.absolute()) for path in samples]
+        samples = self.samples or [PHOTOS / name for name in self.test_photos]
+        self.samples = [str(path.absolute()) for path in images.find(samples)]
 
     def start_from(self, path):
         """Read the weights at `path`. Raises UserError if they are not finite."""
@@ -65,14 +65,11 @@ def learning_rate(iteration, iterations, lr, rise=0, fall=0.0):
 
 class TrainingTask(Loop):
     """Trains a net on batches of photos. Next to the files of a Loop it writes weights.h5, the net for use.
-    A subclass calls `learn(net)` when it is built, and has these methods:
-
-        choose(k)       the random choice of iteration k, which depends on the seed and k alone
-        step(batch)     forward and backward of (choice, photos); returns the losses and leaves the gradients
-                        in `net`
-        about()         what the weights file says of this task
-
     Batches are numbered, so the iteration is the whole random state.
+
+    A subclass calls `learn(net)` when it is built. It has choose(k), the random choice of iteration k;
+    step((choice, photos)), which returns the losses and leaves the gradients in `net`; and about(), what the
+    weights file says of it and a thumbnail (H, W, 3) uint8 or None.
     """
 
     crops = (0.5, 1.0)  # sides of the crops, as fractions of the photo's shorter side
@@ -113,42 +110,37 @@ class TrainingTask(Loop):
     def state(self):
         return {"inputs": self.inputs()}
 
+    def _net_arrays(self):
+        return {**self.net.parameters(), **self.net.buffers()}
+
     def arrays(self):
         groups = {"net": self._net_arrays(), **self.adam.state()[0]}
-        groups = {group: {k: to_numpy(named[k]) for k in named} for group, named in groups.items()}
         for group, named in groups.items():
-            for name, array in named.items():
+            groups[group] = {name: to_numpy(array) for name, array in named.items()}
+            for name, array in groups[group].items():
                 if not np.isfinite(array).all():
-                    owner = "the net" if group == "net" else f"Adam's {group}"
-                    raise self.diverged(f"{name} of {owner} holds a number that is not finite")
+                    raise self.diverged(f"{group}.{name} holds a number that is not finite")
         return groups
 
     def restore(self, arrays, state):
         for name, now in self.inputs().items():
             before = (state.get("inputs") or {}).get(name, now)  # very old checkpoints do not record it
             if before != now:
-                where = ", ".join(self.settings.style) if name == "painting" else self.settings.content
+                option = "--style" if name == "painting" else f"--content {self.settings.content}"
                 change = f"({name}: {str(before)[:8]}, now {str(now)[:8]})"
-                raise UserError(f"{where} has changed since the run was started {change}")
+                raise UserError(f"{option} has changed since the run was started {change}")
         copy_arrays(arrays["net"], self._net_arrays())
         self.adam.load(arrays, state["iteration"])
 
-    def _net_arrays(self):
-        return {**self.net.parameters(), **self.net.buffers()}
-
     def write_results(self):
-        last = self.losses[-100:]
-        names = [name for name in (last or [{}])[0] if name != "iteration"]
+        last, (about, thumbnail) = self.losses[-100:], self.about()
+        names = [name for name in last[0] if name != "iteration"] if last else ()
         means = {name: sum(row[name] for row in last) / len(last) for name in names}
-        about = self.net.about() | {"iterations": self.iteration, "photos": len(self.dataset)}
-        about |= {"losses": means, "settings": self.settings.public(), **self.about()}
-        weights.save(self.out / "weights.h5", self._net_arrays(), about, thumbnail=self.thumbnail())
-
-    def thumbnail(self):
-        """A small picture for the weights file, (H, W, 3) uint8, or None."""
+        record = {"iterations": self.iteration, "photos": len(self.dataset), "losses": means}
+        about = self.net.about() | record | {"settings": self.settings.public()} | about
+        weights.save(self.out / "weights.h5", self._net_arrays(), about, thumbnail=thumbnail)
 
     def results(self):
-        path = self.out / "weights.h5"
-        picture = self.out / "samples" / f"{self.iteration:06}.png"
+        path, picture = self.out / "weights.h5", self.out / "samples" / f"{self.iteration:06}.png"
         used = f"{path}  ({self.use.format(path)})"
         return {"weights": used, "losses": self.out / "losses.png", "picture": picture}
