@@ -157,15 +157,18 @@ def test_checkpoints_of_former_versions_are_resumed(one, small, tmp_path):
 
 
 def test_results_are_not_trained_on_and_not_overwritten(small, tmp_path):
-    (tmp_path / "weights.h5").write_text("somebody's")
-    for settings, message in (
-        ({"out": small["content"] / "runs"}, "lies inside --content"),
-        ({"out": tmp_path}, "holds a run already"),
-        ({"out": tmp_path / "weights.h5"}, r"weights\.h5 is a file"),
-    ):
-        with pytest.raises(UserError, match=message):
-            train(StyleSettings(**small | settings))
-    assert (tmp_path / "weights.h5").read_text() == "somebody's"
+    for name in ("weights.h5", "checkpoint.h5", "result.png"):
+        file = tmp_path / name.partition(".")[0] / name
+        file.parent.mkdir()
+        file.write_text("somebody's")
+        for out, message in (
+            (file.parent, "holds a run already"),
+            (file, "is a file"),
+            (small["content"] / "runs", "lies inside --content"),
+        ):
+            with pytest.raises(UserError, match=message):
+                train(StyleSettings(**small | {"out": out}))
+        assert file.read_text() == "somebody's"
 
 
 def test_init_starts_from_given_weights(small, tmp_path):
@@ -335,11 +338,15 @@ def test_mistakes_end_in_one_line_and_write_nothing(words, message, tmp_path, mo
 
 def test_on_the_command_line_mistakes_and_divergence_are_one_line_and_status_2(small, tmp_path):
     diverging = options(small | {"lr": 1e30, "every": 1, "out": tmp_path / "run"})
-    for words, message in ((diverging, "stopped at iteration"), (["--batch", "many"], "invalid int value")):
-        command = [sys.executable, "-m", "tinynst.train", *words]
-        done = subprocess.run(command, capture_output=True, text=True)
+    for command, words, message in (
+        ("train", diverging, "stopped at iteration"),
+        ("train", ["--batch", "many"], "invalid int value"),
+        ("optimize", ["paint"], "invalid choice"),
+    ):
+        run = [sys.executable, "-m", f"tinynst.{command}", *words]
+        done = subprocess.run(run, capture_output=True, text=True)
         (line,) = (line for line in done.stderr.splitlines() if not line.startswith("iteration "))
-        assert done.returncode == 2 and line.startswith("tinynst train: ") and message in line
+        assert done.returncode == 2 and line.startswith(f"tinynst {command}: ") and message in line
     if (tmp_path / "run" / "checkpoint.h5").exists():
         assert all(np.isfinite(array).all() for array in net_of(tmp_path / "run").values())
 

@@ -146,19 +146,17 @@ def _read(path, iteration):
 
 
 def _plot(path, losses, title):
-    """Draw each term over the iterations: every value faintly, the mean of the last fiftieth on top."""
+    """Draw each term: every value faintly, and a running mean over a fiftieth of the run."""
     from matplotlib.figure import Figure  # takes half a second to import
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(yscale="log", xlabel="iteration", ylabel="weighted loss", title=title)
-    iterations = [row["iteration"] for row in losses]
-    end = np.arange(1, len(losses) + 1)
-    start = np.maximum(0, end - max(1, len(losses) // 50))
-    for name in list(losses[0])[1:]:
-        values = np.array([row[name] for row in losses])
-        if values.max() > 0:  # otherwise the term is switched off
-            sums = np.cumsum([0.0, *values])
-            (line,) = axes.plot(iterations, (sums[end] - sums[start]) / (end - start), label=name)
+    window = max(1, len(losses) // 50)
+    iterations, *terms = ([row[name] for row in losses] for name in losses[0])
+    for name, values in zip(list(losses[0])[1:], terms, strict=True):
+        if max(values) > 0:  # otherwise the term is switched off
+            means = np.convolve(values, np.full(window, 1 / window), "valid")
+            (line,) = axes.plot(iterations[window - 1 :], means, label=name)
             axes.plot(iterations, values, color=line.get_color(), alpha=0.25, linewidth=0.7)
     axes.grid(alpha=0.3, which="both")
     axes.legend()

@@ -135,15 +135,13 @@ def carry_out(task_class, settings):
 
 
 def load_painting(path, longer_side, least=SMALLEST):
-    """The painting at `path`, (H, W, 3) float32, 0..255, resized to `longer_side` pixels. Raises UserError
-    for one smaller than SMALLEST pixels, and if the resized one has a side below `least`."""
-    width, height = images.open_rgb(path).size
-    if min(width, height) < SMALLEST:
-        rule = f"at least {SMALLEST}x{SMALLEST} make a style"
-        raise UserError(f"--style {path} is {width}x{height} pixels: {rule}")
+    """The painting at `path`, (H, W, 3) float32, 0..255, resized to `longer_side` pixels. Raises UserError if
+    a side has less than SMALLEST pixels, or less than `least` when it is resized."""
     painting = images.load(path, max(1, round(longer_side)), side="long")
-    height, width = painting.shape[:2]
-    if min(width, height) < least:
+    (width, height), (h, w) = images.open_rgb(path).size, painting.shape[:2]
+    if min(width, height) < SMALLEST:
+        raise UserError(f"--style {path} is {width}x{height} pixels: less than {SMALLEST}x{SMALLEST}")
+    if min(h, w) < least:
         larger = "give a larger --style-size (optimize: --style-scale or --size)"
-        raise UserError(f"--style {path} would be used at {width}x{height} pixels: {larger}")
+        raise UserError(f"--style {path} would be used at {w}x{h} pixels: {larger}")
     return painting

@@ -37,7 +37,7 @@ OBJECTIVE += ("style_size", "style_level")
 class StyleSettings(LossSettings, TrainingSettings):
     """The settings of `tinynst train`, with the same names and defaults."""
 
-    style: list[str] | None = option(None, "the painting; several: one net for all", metavar="IMAGE|FOLDER")
+    style: list[str] | None = option(None, "paintings (default: The Starry Night)", metavar="IMAGE|FOLDER")
     preset: str | None = option(None, "the losses and painting size of a shipped style", metavar="NAME")
     learn: str = option("all", "the whole net; or only new rows for --init", choices=("all", "rows"))
     iterations: int = option(40000, "training steps", least=1)

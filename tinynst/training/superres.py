@@ -33,8 +33,10 @@ class SuperResSettings(TrainingSettings):
     image_size: int = option(288, "side of the square crops, in pixels: a multiple of the factor", least=32)
     degradation: str = option("paper", "how to shrink; paper: blurred before", choices=DEGRADATIONS)
     feature_layers: list[str] | None = option(None, "for --loss feature (default: relu2_2)", metavar="LAYER")
-    pixel_weight: float | None = option(None, "of the pixel loss next to --loss feature", least=0)
-    grid_weight: float | None = option(None, "of a loss against grids next to --loss feature", least=0)
+    pixel_weight: float | None = option(
+        None, "of the pixel loss next to --loss feature (default: 0)", least=0
+    )
+    grid_weight: float | None = option(None, "of a loss against grids, likewise (default: 0)", least=0)
     norm: str = option("batch", "normalisation in the net", choices=SUPERRES_NORMS)
     upsample: str = option("transpose", "how the net enlarges", choices=UPSAMPLINGS)
     residual: bool = option(False, "the net learns what to add to the bicubic enlargement")

@@ -134,8 +134,8 @@ class TrainingTask(Loop):
 
     def write_results(self):
         last, (about, thumbnail) = self.losses[-100:], self.about()
-        names = [name for name in last[0] if name != "iteration"] if last else ()
-        means = {name: sum(row[name] for row in last) / len(last) for name in names}
+        means = {name: sum(row[name] for row in last) / len(last) for name in (last[0] if last else ())}
+        means.pop("iteration", None)
         record = {"iterations": self.iteration, "photos": len(self.dataset), "losses": means}
         about = self.net.about() | record | {"settings": self.settings.public()} | about
         weights.save(self.out / "weights.h5", self._net_arrays(), about, thumbnail=thumbnail)
