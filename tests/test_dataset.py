@@ -1,7 +1,6 @@
 """Datasets: unreadable photos are skipped, batches depend on seed and number, packing is all or nothing."""
 
 import csv
-import gc
 import threading
 import time
 
@@ -15,7 +14,7 @@ from tinynst import dataset as command
 from tinynst import samples
 from tinynst.cli import run
 from tinynst.data import images
-from tinynst.data.photos import Batches, Folder, Packed, crop, open_dataset, pack
+from tinynst.data.photos import Folder, Packed, batches, crop, open_dataset, pack
 from tinynst.errors import UserError
 
 
@@ -219,8 +218,8 @@ def test_crop_scale_is_the_share_of_the_short_side():
 
 
 def take(n, *arguments, **options):
-    with Batches(*arguments, **options) as batches:
-        return [next(batches) for _ in range(n)]
+    with batches(*arguments, **options) as loaded:
+        return [next(loaded) for _ in range(n)]
 
 
 def test_batches_depend_on_seed_and_number_only(photos, tmp_path):
@@ -256,10 +255,6 @@ def test_every_epoch_shows_every_photo_once_in_another_order():
     assert sorted(large[:3]) == sorted(large[3:6]) == [0, 1, 2]
 
 
-def threads():
-    return [t for t in threading.enumerate() if t.name.startswith("tinynst-batches")]
-
-
 def wait_for(condition, seconds=10):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -268,31 +263,24 @@ def wait_for(condition, seconds=10):
 
 
 def test_loads_ahead_on_a_thread_but_not_without_bound():
-    numbers = Numbers(100)
-    with Batches(numbers, 2, 8, seed=0, ahead=3) as batches:
+    numbers, threads = Numbers(100), threading.active_count()
+    with batches(numbers, 2, 8, seed=0, ahead=3) as loaded:
         assert wait_for(lambda: len(numbers.read) == 6)
         time.sleep(0.05)
         assert len(numbers.read) == 6
-        next(batches)
-        assert wait_for(lambda: len(numbers.read) == 8) and len(threads()) == 1
-    assert threads() == []
-    batches.close()
-    assert list(batches) == []
-    batches = Batches(Numbers(5), 2, 8, seed=0)
-    next(batches)
-    del batches  # the thread ends with the last reference, too
-    gc.collect()
-    assert wait_for(lambda: threads() == [])
+        next(loaded)
+        assert wait_for(lambda: len(numbers.read) == 8) and threading.active_count() == threads + 1
+    assert threading.active_count() == threads
 
 
 def test_errors_of_batches(photos):
     ds = Folder(photos, report=str)
     spoil(photos, *range(5))
-    with Batches(ds, 2, 32, seed=0) as batches, pytest.raises(UserError, match="none of the 5 photos"):
-        next(batches)
+    with batches(ds, 2, 32, seed=0) as loaded, pytest.raises(UserError, match="none of the 5 photos"):
+        next(loaded)
     for wrong in ({"batch": 0}, {"size": 0}, {"seed": -1}, {"start": -1}):
         with pytest.raises(ValueError, match="at least"):
-            Batches(Numbers(3), **{"batch": 1, "size": 8, "seed": 0, **wrong})
+            take(1, Numbers(3), **{"batch": 1, "size": 8, "seed": 0, **wrong})
 
 
 def test_command(photos, tmp_path, capsys):

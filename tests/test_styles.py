@@ -172,5 +172,5 @@ def test_rows_are_put_together_anew():
 def test_show_names_each_style_and_prints_no_picture(ships, capsys):
     tool.main(["show", "gallery"])
     shown = capsys.readouterr().out
-    for name in ("styles: waves", "styles: dots", "styles: identity", "Dots", "waves.jpg"):
+    for name in ("name: waves", "name: dots", "name: identity", "Dots", "waves.jpg"):
         assert name in shown

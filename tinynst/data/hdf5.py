@@ -15,8 +15,7 @@ from .files import written_whole
 def open_hdf5(path, expected):
     """Yield the HDF5 file at `path`, open for reading; `expected` says in a few words what it should be.
 
-    Raises UserError if the file is missing, truncated, not HDF5, or damaged (found while opening it or in the
-    block).
+    Raises UserError if the file is missing, not HDF5, or damaged (found on opening or in the block).
     """
     path = Path(path)
     if not path.exists():
@@ -40,11 +39,8 @@ def open_hdf5(path, expected):
 
 @contextlib.contextmanager
 def create_hdf5(path):
-    """Yield a new HDF5 file that replaces `path` when the block succeeds.
-
-    The file is made in memory: on a full disk HDF5 itself would crash, but writing the finished bytes raises
-    OSError.
-    """
+    """Yield a new HDF5 file that replaces `path` when the block succeeds. It is made in memory: on a full
+    disk HDF5 itself would crash, but writing the finished bytes raises OSError."""
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
         yield file

@@ -1,6 +1,7 @@
 """Photos to train on: from a folder or packed into one HDF5 file, cropped at random, loaded ahead."""
 
 import collections
+import contextlib
 import functools
 import io
 import itertools
@@ -20,8 +21,8 @@ from .files import check_file, written_whole
 from .hdf5 import check_header, open_hdf5
 
 FORMAT, VERSION = "tinynst photos", 1
+EXPECTED = "packed photos; make it with: python -m tinynst.dataset FOLDER OUT.h5"
 ROOM = 16 << 20  # bytes of the disk that packing leaves free
-HOW_TO_PACK = "make it with: python -m tinynst.dataset FOLDER OUT.h5"
 
 
 def warn(message):
@@ -29,10 +30,22 @@ def warn(message):
     tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
-class Folder:
-    """The photos in and below a folder, decoded on access: len(ds), and ds[i] -> (H, W, 3) uint8 RGB.
+class _Photos:
+    """len(ds), and ds[i] -> (H, W, 3) uint8 RGB: `_read(i)` of `_count` photos. ds.skipped cannot be read."""
 
-    side: photos with a longer short side are shrunk to it, which also makes large JPEGs decode several times
+    skipped = 0
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, i):
+        return self._read(range(self._count)[i])  # negative numbers count from the end
+
+
+class Folder(_Photos):
+    """The photos in and below a folder, decoded on access.
+
+    side: photos with a longer short side are shrunk to it, so that large JPEGs are decoded several times
         faster (None: full size)
 
     A photo that cannot be read is reported once through `report`, counted in `ds.skipped`, and replaced by
@@ -43,18 +56,13 @@ class Folder:
     def __init__(self, path, side=None, report=warn):
         self.path, self.side, self.report = Path(path), side, report
         self.files = images.find(path)
-        self._bad = set()
-
-    def __len__(self):
-        return len(self.files)
+        self._count, self._bad = len(self.files), set()
 
     @property
     def skipped(self):
-        """How many photos could not be read so far."""
         return len(self._bad)
 
-    def __getitem__(self, i):
-        i = range(len(self))[i]  # negative numbers count from the end, too large ones raise IndexError
+    def _read(self, i):
         for k in itertools.chain(range(i, len(self)), range(i)):
             if k not in self._bad:
                 try:
@@ -65,37 +73,27 @@ class Folder:
         raise UserError(f"{self.path}: none of the {len(self)} photos can be read (see the warnings above)")
 
 
-class Packed:
-    """The photos of a file that `pack` wrote: len(ds), and ds[i] -> (H, W, 3) uint8 RGB. No photo is skipped.
-
-    Raises UserError for a file that is missing, is not HDF5, holds something else, or is damaged.
-    """
-
-    skipped = 0
+class Packed(_Photos):
+    """The photos of a file that `pack` wrote. Raises UserError for a file that is missing, of another kind,
+    or damaged."""
 
     def __init__(self, path):
         self.path = Path(path)
-        expected = f"packed photos; {HOW_TO_PACK}"
-        with open_hdf5(path, expected) as file:
-            check_header(file, path, FORMAT, VERSION, expected)
-            ends = np.asarray(file["ends"][()])
+        with open_hdf5(path, EXPECTED) as file:
+            check_header(file, path, FORMAT, VERSION, EXPECTED)
+            self._ends = ends = np.asarray(file["ends"][()])
             rising = ends.ndim == 1 and len(ends) and np.all(np.diff(ends, prepend=0) > 0)
             if not rising or ends[-1] != len(file["jpeg"]):
-                raise UserError(f"{path} is damaged, photos are missing; expected {expected}")
-        self._ends = ends
-        self._file = h5py.File(path, "r")
+                raise UserError(f"{path} is damaged, photos are missing; expected {EXPECTED}")
+        self._count, self._file = len(ends), h5py.File(path, "r")
 
-    def __len__(self):
-        return len(self._ends)
-
-    def __getitem__(self, i):
-        i = range(len(self))[i]
+    def _read(self, i):
         start = self._ends[i - 1] if i else 0
         try:
             jpeg = self._file["jpeg"][start : self._ends[i]].tobytes()
             return np.asarray(images.open_rgb(io.BytesIO(jpeg)))
         except (UserError, OSError) as error:
-            raise UserError(f"{self.path}: damaged, photo {i} cannot be read; {HOW_TO_PACK}") from error
+            raise UserError(f"{self.path}: damaged, photo {i} cannot be read; expected {EXPECTED}") from error
 
     def close(self):
         """Close the file."""
@@ -121,10 +119,9 @@ def open_dataset(path, side=None, report=warn):
 def crop(photo, size, rng, scale=(0.5, 1.0)):
     """A random square of `photo` (H, W, 3) uint8, flipped half the time: (size, size, 3) float32, 0..255.
 
-    The side of the square is drawn uniformly from scale[0] to scale[1] times the photo's short side, but at
-    least `size` if the photo is large enough, so that details are shrunk and not enlarged; then the square is
-    resized (bicubic). For a photo smaller than `size` it is the whole short side. Raises ValueError unless 0
-    <= scale[0] <= scale[1] <= 1.
+    The side of the square is drawn uniformly from scale[0] to scale[1] times the photo's short side, but is
+    at least `size` if the photo allows it, so that details are shrunk and not enlarged; then it is resized
+    (bicubic). Raises ValueError unless 0 <= scale[0] <= scale[1] <= 1.
     """
     if not 0 <= scale[0] <= scale[1] <= 1:
         raise ValueError(f"scale must be (low, high) with 0 <= low <= high <= 1, not {scale}")
@@ -142,49 +139,32 @@ def crop(photo, size, rng, scale=(0.5, 1.0)):
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), np.float32)
 
 
-class Batches:
-    """An endless iterator of (batch, size, size, 3) float32, 0..255, loaded ahead on a background thread.
+@contextlib.contextmanager
+def batches(dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
+    """`with batches(...) as b`: an endless iterator of (batch, size, size, 3) float32, 0..255.
 
-    Batch k depends on (seed, k) only, not on what was drawn before: a run that resumes with start=k gets the
-    batches that it would have got without the interruption. An epoch is a permutation of the photos; a batch
-    may span two epochs. At most `ahead` batches wait. An error while loading is raised by next(). The thread
-    ends with close(), with the `with` block, or with the last reference to the object.
+    Batch k depends on (seed, k) only: a run that resumes with start=k gets the batches that it would have got
+    without the interruption. An epoch is a permutation of the photos; a batch may span two epochs. `ahead`
+    batches are loaded ahead on a background thread, which ends with the block. An error while loading is
+    raised by next(), ValueError for a wrong argument.
     """
+    if min(batch, size, ahead) < 1 or min(seed, start) < 0:
+        rule = "batch, size and ahead must be at least 1, seed and start at least 0"
+        raise ValueError(f"{rule}, not {batch}, {size}, {ahead}, {seed} and {start}")
+    # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
+    pool, load = ThreadPoolExecutor(1), functools.partial(_batch, dataset, batch, size, seed, scale)
+    waiting = collections.deque(pool.submit(load, k) for k in range(start, start + ahead))
 
-    def __init__(self, dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
-        if min(batch, size, ahead) < 1 or min(seed, start) < 0:
-            rule = "batch, size and ahead must be at least 1, seed and start at least 0"
-            raise ValueError(f"{rule}, not {batch}, {size}, {ahead}, {seed} and {start}")
-        # The jobs hold no reference to self, so that self can be collected while they wait.
-        self._load = functools.partial(_batch, dataset, batch, size, seed, scale)
-        # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
-        self._pool = ThreadPoolExecutor(1, "tinynst-batches")
-        self._numbers = itertools.count(start)
-        self._waiting = collections.deque(self._submit() for _ in range(ahead))
+    def loaded():
+        for k in itertools.count(start + ahead):
+            first = waiting.popleft()
+            waiting.append(pool.submit(load, k))
+            yield first.result()
 
-    def _submit(self):
-        return self._pool.submit(self._load, next(self._numbers))
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self._waiting:
-            raise StopIteration
-        batch = self._waiting.popleft()
-        self._waiting.append(self._submit())
-        return batch.result()
-
-    def close(self):
-        """End the thread; next() then raises StopIteration. Closing twice is allowed."""
-        self._waiting.clear()
-        self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
+    try:
+        yield loaded()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _batch(dataset, batch, size, seed, scale, k):
@@ -234,9 +214,9 @@ def pack(folder, out, side=288, report=warn):
                 if shutil.disk_usage(temporary.parent).free < len(data) + ROOM:  # HDF5 would crash
                     raise UserError(f"{out}: no room on the disk after {len(ends)} photos; it is not written")
                 start = len(jpeg)
-                jpeg.resize((start + len(data),))
+                ends.append(start + len(data))
+                jpeg.resize((ends[-1],))
                 jpeg[start:] = np.frombuffer(data, np.uint8)
-                ends.append(len(jpeg))
             if not ends:
                 raise UserError(f"{folder}: none of the {len(files)} photos can be read; nothing is written")
             file["ends"] = np.array(ends, np.int64)
@@ -247,8 +227,7 @@ def pack(folder, out, side=288, report=warn):
 
 def _as_jpeg(path, side):
     """The photo at `path` as the bytes of a JPEG, its short side at most `side`."""
-    photo = images.open_rgb(path, side, enlarge=False)
-    data = io.BytesIO()
+    photo, data = images.open_rgb(path, side, enlarge=False), io.BytesIO()
     try:
         photo.save(data, "JPEG", quality=95)
     except (OSError, ValueError) as error:

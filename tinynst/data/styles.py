@@ -1,13 +1,13 @@
 """The styles in a weights file: what is known of each, its row in the net, and how a user names it.
- A net of several styles has a row of gamma and beta for each of them in each norm. Its weights describe the
-rows, in the same order, under "styles": {"name", "title", "painter", "source", "objective", "thumbnail",
-...}, here called a record.
+
+A net of several styles has a row of gamma and beta for each of them in each norm. Its weights describe the
+rows, in the same order, under "styles": a list of records {"name", "title", "painter", "source", "objective",
+"thumbnail", ...}.
 """
 
 import base64
 import csv
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +57,10 @@ def style_objective(vgg, painting, objective):
 
 
 def record(painting, objective):
-    """The record of a style: its `objective`, and what SOURCES.tsv next to the painting says of it.
-
-    Its name is the name of the file without suffix. The painting itself is not stored: it may be under
-    copyright.
-    """
+    """The record of a style, named after the file: its `objective`, and what SOURCES.tsv next to the painting
+    says of it. The painting itself is not stored: it may be under copyright."""
     painting = Path(painting)
-    known = {"name": painting.stem, "painting": painting.name}
-    sources = painting.with_name("SOURCES.tsv")
+    known, sources = {"name": painting.stem, "painting": painting.name}, painting.with_name("SOURCES.tsv")
     if sources.is_file():
         with open(sources, newline="", encoding="utf-8") as file:
             rows = {row.get("file"): row for row in csv.DictReader(file, delimiter="\t")}
@@ -80,13 +76,9 @@ def records(about):
     """The records of the styles in weights with this description; one for a net of one style."""
     if about.get("styles"):
         return about["styles"]
-    painting = about.get("style_image")
-    known = {
-        "painting": painting,
-        "title": about.get("summary"),
-        "objective": objective(about.get("settings")),
-    }
-    return [{"name": Path(painting or "style").stem, **known}]
+    name = about.get("style_image")
+    known = {"painting": name, "title": about.get("summary"), "objective": objective(about.get("settings"))}
+    return [{"name": Path(name or "style").stem, **known}]
 
 
 def names(about):
@@ -112,8 +104,7 @@ def thumbnail(record):
     """The picture that `encoded` stored in a record, (H, W, 3) uint8, or None."""
     if not record.get("thumbnail"):
         return None
-    with Image.open(io.BytesIO(base64.b64decode(record["thumbnail"])), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    return np.asarray(images.open_rgb(io.BytesIO(base64.b64decode(record["thumbnail"]))))
 
 
 def with_rows(arrays, rows):
@@ -150,18 +141,17 @@ def resolve(text):
     Raises UserError, with the names that there are, if the text means nothing.
     """
     text = str(text)
-    file = re.fullmatch(r"(.+\.h5):(.+)", text)
-    if file and not Path(text).is_file():
-        path = weights.find(file[1])
-        return path, _mixture(file[2], names(weights.read_about(path)))
+    file, _, mixture = text.partition(".h5:")
+    if mixture:
+        path = weights.find(f"{file}.h5")
+        return path, _mixture(mixture, names(weights.read_about(path)))
     gallery = weights.SHIPPED / f"{GALLERY}.h5"
     known = names(weights.read_about(gallery)) if gallery.is_file() else ()
-    if {word.partition(":")[0] for word in text.split()} & set(known):
-        return gallery, _mixture(text, known)
+    is_style = {word.partition(":")[0] for word in text.split()} & set(known)
     is_file = text.endswith(".h5") or Path(text).exists() or text in weights.shipped(None)
-    if known and not is_file:
-        _mixture(text, (*known, *weights.shipped("style")))  # raises, naming the unknown word
-    return weights.find(text), None
+    if not is_style and (is_file or not known):
+        return weights.find(text), None
+    return gallery, _mixture(text, known)
 
 
 def _mixture(text, known):
@@ -175,7 +165,7 @@ def _mixture(text, known):
                 f"there are no style weights called '{name}': choose from {choice}, or a .h5 file"
             )
         try:
-            mix[name] = mix.get(name, 0.0) + (float(share) if share else 1.0)
+            mix[name] = mix.get(name, 0.0) + float(share or 1)
         except ValueError:
             wrong = f"the share of {name} is {share!r}; it should be a number, as in {name}:0.5"
             raise UserError(f"--style: {wrong}") from None

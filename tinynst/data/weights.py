@@ -1,7 +1,8 @@
 """Weights in and out of HDF5 files: trained nets, and VGG-16 in the layout of Keras.
- A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and optionally a
+
+A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and optionally a
 `thumbnail`. VGG-16 keeps the layout of Keras, so one reader handles both the file that ships and a file from
-Keras. `tools/weights.py` is the command `tinynst weights`.
+Keras.
 """
 
 import json
@@ -41,13 +42,13 @@ def save(path, arrays, about, half=False, thumbnail=None):
     if thumbnail is not None and (thumbnail.dtype != np.uint8 or thumbnail.shape[2:] != (3,)):
         raise ValueError(f"thumbnail must be (H, W, 3) uint8, got {thumbnail.shape} {thumbnail.dtype}")
     with create_hdf5(path) as file:
-        _write_header(file, about)
+        _write_about(file, about)
         write_arrays(file.create_group("arrays", track_order=True), _stored(arrays, half), **COMPRESSED)
         if thumbnail is not None:
             write_arrays(file, {"thumbnail": thumbnail}, **COMPRESSED)
 
 
-def _write_header(file, about):
+def _write_about(file, about):
     file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
     file.create_dataset("about", data=json.dumps(about), track_times=False)
 
@@ -146,14 +147,11 @@ def find(name_or_path, kind="style"):
     return path
 
 
-def _vgg16_shapes():
+def vgg16_shapes():
     """{"conv1_1": (3, 3, 3, 64), ...}: the kernel (KH, KW, C, O) of each of the 13 layers, in order."""
-    shapes, channels = {}, 3
-    for block, widths in enumerate(VGG16_CHANNELS, start=1):
-        for number, width in enumerate(widths, start=1):
-            shapes[f"conv{block}_{number}"] = (3, 3, channels, width)
-            channels = width
-    return shapes
+    names = [f"conv{k}_{n}" for k, widths in enumerate(VGG16_CHANNELS, 1) for n in range(1, len(widths) + 1)]
+    widths = [3, *(width for block in VGG16_CHANNELS for width in block)]
+    return {name: (3, 3, *widths[k : k + 2]) for k, name in enumerate(names)}
 
 
 def read_vgg16(path=None):
@@ -170,18 +168,14 @@ def read_vgg16(path=None):
         groups = keras_groups(file)
         if "conv3_4" in groups:
             raise UserError(f"{path} is a VGG-19 (it has a conv3_4); expected {expected}")
-        for name, shape in _vgg16_shapes().items():
-            if name not in groups:
-                missing = f"{name} ({_keras_name(name)} in Keras's names)"
-                raise UserError(f"{path} has no layer {missing}; expected {expected}")
-            parts = dict(zip(("kernel", "bias"), kernel_and_bias(groups[name]), strict=True))
-            for part, wanted in {"kernel": shape, "bias": shape[-1:]}.items():
-                if parts[part] is None:
-                    raise UserError(f"{path}: layer {name} has no {part}; expected {expected}")
-                if parts[part].shape != wanted:
-                    wrong = f"the {part} of layer {name} has shape {parts[part].shape}, not {wanted}"
-                    raise UserError(f"{path}: {wrong}; expected {expected}")
-            layers[name] = tuple(dataset[...].astype(np.float32) for dataset in parts.values())
+        for name, shape in vgg16_shapes().items():
+            w, b = kernel_and_bias(groups[name]) if name in groups else (None, None)
+            for part, found, wanted in (("kernel", w, shape), ("bias", b, shape[-1:])):
+                if found is None or found.shape != wanted:
+                    problem = "is missing" if found is None else f"has shape {found.shape}, not {wanted}"
+                    layer = f"{name} ({_keras_name(name)} in Keras's names)"
+                    raise UserError(f"{path}: the {part} of layer {layer} {problem}; expected {expected}")
+            layers[name] = w[...].astype(np.float32), b[...].astype(np.float32)
     return layers
 
 
@@ -191,14 +185,11 @@ def write_vgg16(path, layers, about, half=False):
     The same arguments give the same bytes. Raises UserError for numbers that float16 cannot hold.
     """
     with create_hdf5(path) as file:
-        _write_header(file, about)
-        file.attrs["layer_names"] = [
-            _keras_name(name) for name in layers
-        ]  # Keras loads what the two lists name
+        _write_about(file, about)
+        file.attrs["layer_names"] = [_keras_name(name) for name in layers]  # by these two lists Keras loads
         for name, (w, b) in layers.items():
-            keras_name = _keras_name(name)
-            arrays = {f"{keras_name}_W_1:0": w, f"{keras_name}_b_1:0": b}
-            group = file.create_group(keras_name)
+            group = file.create_group(_keras_name(name))
+            arrays = {f"{_keras_name(name)}_W_1:0": w, f"{_keras_name(name)}_b_1:0": b}
             group.attrs["weight_names"] = list(arrays)
             write_arrays(group, _stored(arrays, half), **COMPRESSED)
 
@@ -224,11 +215,11 @@ def keras_groups(file):
             groups.setdefault(f"conv{named[1]}_{named[2]}", item)
 
     file.get("model_weights", file).visititems(visit)  # not the optimizer's arrays, which have the same names
+    numbered = ["conv2d", *(f"conv2d_{k}" for k in range(1, 13))]
     for parent in ("layers", "_layer_checkpoint_dependencies"):
         found = file.get(parent, {})
-        if not groups and sum(bool(re.fullmatch(r"conv2d(_\d+)?", name)) for name in found) == 13:
-            numbered = ("conv2d", *(f"conv2d_{k}" for k in range(1, 13)))
-            groups = {name: found[number] for name, number in zip(_vgg16_shapes(), numbered, strict=True)}
+        if not groups and {n for n in found if re.fullmatch(r"conv2d(_\d+)?", n)} == set(numbered):
+            groups = {name: found[number] for name, number in zip(vgg16_shapes(), numbered, strict=True)}
     return groups
 
 
@@ -239,5 +230,5 @@ def kernel_and_bias(group):
     did not.
     """
     datasets = []
-    group.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-    return tuple(next((dataset for dataset in datasets if dataset.ndim == axes), None) for axes in (4, 1))
+    group.visititems(lambda _, item: datasets.append(item))  # groups, too, which have no axes
+    return tuple(next((d for d in datasets if getattr(d, "ndim", 0) == axes), None) for axes in (4, 1))

@@ -20,26 +20,21 @@ def convert(source, target, half=False):
     """
     check_file(target, sources=[source])
     about = weights.read_about(source)
-    if about["kind"] == "vgg16":
-        layers = weights.read_vgg16(source)
-        weights.write_vgg16(target, layers, about if "credit" in about else _about_keras(layers), half)
-    else:
+    if about["kind"] != "vgg16":
         arrays, about = weights.load(source)
         weights.save(target, arrays, about, half, weights.read_thumbnail(source))
-
-
-def _about_keras(layers):
-    """The description of VGG-16 from a Keras file. The same numbers give the same file."""
-    digest = hashlib.sha256()
-    for w, b in layers.values():
-        digest.update(w.tobytes() + b.tobytes())
-    return {
-        "kind": "vgg16",
-        "summary": "the 13 convolutions of VGG-16, for the losses",
-        "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, CC BY 4.0",
-        "input": "BGR, 0..255 less the mean 103.939, 116.779, 123.68",
-        "source_sha256": digest.hexdigest(),
-    }
+        return
+    layers = weights.read_vgg16(source)
+    if "credit" not in about:  # a file of Keras's
+        content = b"".join(w.tobytes() + b.tobytes() for w, b in layers.values())
+        about = {
+            "kind": "vgg16",
+            "summary": "the 13 convolutions of VGG-16, for the losses",
+            "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, CC BY 4.0",
+            "input": "BGR, 0..255 less the mean 103.939, 116.779, 123.68",
+            "source_sha256": hashlib.sha256(content).hexdigest(),
+        }
+    weights.write_vgg16(target, layers, about, half)
 
 
 def blend(first, second, target, share):
@@ -89,67 +84,54 @@ def _show(name_or_path, picture):
     if picture and thumbnail is None:
         raise UserError(f"{path} holds no thumbnail to write to {picture}")
     if picture:
-        check_file(picture, (".png", ".jpg", ".jpeg"))
-    print(path)
-    _print_facts(weights.read_about(path))
-    print(f"{'file size':20} {_megabytes(path)}")
-    size = "none" if thumbnail is None else f"{thumbnail.shape[1]} x {thumbnail.shape[0]} pixels"
-    print(f"{'thumbnail':20} {size}")
-    parameters = _parameters(path)
-    print(f"{'parameters':20} {sum(int(np.prod(shape)) for shape, _ in parameters.values()):,}")
-    for name, (shape, dtype) in parameters.items():
-        print(f"  {name:18} {' x '.join(map(str, shape)):18} {dtype}")
-    if picture:
-        images.save(picture, thumbnail)
+        images.save(check_file(picture, (".png", ".jpg", ".jpeg")), thumbnail)
         print(f"wrote {picture}")
+    with open_hdf5(path, "weights: a .h5 file") as file:
+        arrays = dict(file.get("arrays", {}))
+        for name, group in sorted(weights.keras_groups(file).items()):
+            arrays |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
+        stored = {name: (array.shape, array.dtype) for name, array in arrays.items() if array is not None}
+    facts = {"file": path, **weights.read_about(path), "file size": _megabytes(path)}
+    facts["picture"] = "none" if thumbnail is None else "{1} x {0} pixels".format(*thumbnail.shape)
+    facts["parameters"] = f"{sum(int(np.prod(shape)) for shape, _ in stored.values()):,}"
+    facts["arrays"] = {
+        name: f"{' x '.join(map(str, shape))} {dtype}" for name, (shape, dtype) in stored.items()
+    }
+    _print_facts(facts)
 
 
 def _print_facts(facts, indent=""):
     for key, value in facts.items():
-        title = f"{indent}{str(key).replace('_', ' ')}"
-        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-            for each in value:
-                print(f"{title}: {each.get('name', '')}")
-                _print_facts({k: v for k, v in each.items() if k != "name"}, indent + "  ")
-        elif isinstance(value, dict):
-            print(title)
-            _print_facts(value, indent + "  ")
-        elif key != "thumbnail":
-            print(f"{title:20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
-
-
-def _parameters(path):
-    """{name: (shape, dtype)} of the arrays at `path`, as stored."""
-    with open_hdf5(path, "weights: a .h5 file") as file:
-        datasets = dict(file.get("arrays", {}))
-        for name, group in sorted(weights.keras_groups(file).items()):
-            datasets |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
-        return {name: (array.shape, array.dtype) for name, array in datasets.items() if array is not None}
+        if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
+            value = ", ".join(map(str, value))
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                print(f"{indent}{key}:")
+                _print_facts(each, indent + "  ")
+            elif key != "thumbnail":
+                print(f"{indent}{key}: {each}")
 
 
 def main(arguments=None):
     """The command `python -m tinynst.weights`; `arguments`: strings (None: those of the command line)."""
     parser = Parser(prog="tinynst weights", description=__doc__.partition(": ")[2].capitalize())
-    names = "list | show | convert | blend | extract"
-    actions = parser.add_subparsers(dest="action", required=True, metavar=names)
-    add = actions.add_parser("list", help="the weights that ship").add_argument
-    add = actions.add_parser("show", help="all that weights record").add_argument
-    add("weights", metavar="FILE|NAME", help="a .h5 file, or the name of weights that ship")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name, help, *files):
+        added = actions.add_parser(name, help=help)
+        for each in files:
+            added.add_argument(each, metavar=each.upper())
+        return added.add_argument
+
+    action("list", "the weights that ship")
+    add = action("show", "all that weights record, by the name of weights that ship or a .h5 file", "weights")
     add("--thumbnail", metavar="OUT.png", help="write the picture stored with the weights to this file")
-    add = actions.add_parser("convert", help="Keras's VGG-16, or our weights, to our format").add_argument
-    add("source", metavar="IN.h5", help="the file to read")
-    add("target", metavar="OUT.h5", help="the file to write; not the one that is read")
-    add("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
-    add = actions.add_parser("blend", help="a net between two related ones").add_argument
-    add("first", metavar="A.h5", help="the net that was trained first")
-    add("second", metavar="B.h5", help="the net that was trained on from it")
-    add("target", metavar="OUT.h5", help="the file to write")
+    half = {"action": "store_true", "help": "store kernels as float16: half the size (without: float32)"}
+    action("convert", "Keras's VGG-16, or our weights, to our format", "source", "target")("--half", **half)
+    add = action("blend", "a net between one and a second trained on from it", "first", "second", "target")
     add("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
-    add = actions.add_parser("extract", help="one style of a net of many, as a net of its own").add_argument
-    add("source", metavar="FILE.h5|NAME", help="the net of many styles")
-    add("style", metavar="STYLE", help="the name of one of them (see show)")
-    add("target", metavar="OUT.h5", help="the file to write")
-    add("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
+    extract_help = "one style of a net of many, as a net of its own"
+    action("extract", extract_help, "source", "style", "target")("--half", **half)
     s = parser.parse_args(arguments)
     if s.action == "list":
         return _list()

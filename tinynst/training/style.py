@@ -250,7 +250,7 @@ class StyleTask:
     def batches(self, start):
         """(row, photos) for each step from number `start` on."""
         s = self.settings
-        with dataset.Batches(self.dataset, s.batch, s.image_size, s.seed, start) as photos:
+        with dataset.batches(self.dataset, s.batch, s.image_size, s.seed, start) as photos:
             yield zip(self._rows(start), photos, strict=False)
 
     def _rows(self, start):

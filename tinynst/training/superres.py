@@ -133,7 +133,7 @@ class SuperResolutionTask:
     def batches(self, start):
         """(number, photos): the number draws where VGG looks."""
         s = self.settings
-        with dataset.Batches(self.dataset, s.batch, s.image_size, s.seed, start, CROPS) as photos:
+        with dataset.batches(self.dataset, s.batch, s.image_size, s.seed, start, CROPS) as photos:
             yield enumerate(photos, start)
 
     def step(self, batch):
