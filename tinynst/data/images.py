@@ -38,17 +38,15 @@ def open_rgb(path, size=None, side="short", enlarge=True):
     frame, and a photo is turned upright by its EXIF orientation. Raises UserError, naming the file, if it is
     missing, no image, damaged, or too large.
     """
-    if side not in ("short", "long"):
-        raise ValueError(f"side must be 'short' or 'long', not {side!r}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    if side not in ("short", "long") or (size is not None and size < 1):
+        raise ValueError(f"side must be 'short' or 'long' and size at least 1, not {side!r} and {size}")
 
     def scaled(now, size):
         scale = size / (min(now) if side == "short" else max(now))
         return tuple(max(1, round(length * scale)) for length in now)
 
     # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but at least twice as large as needed.
-    image = _read(path, _to_rgb, size and (lambda now: scaled(now, 2 * size)))
+    image = _to_rgb(_read(path, size and (lambda now: scaled(now, 2 * size))))
     wanted = image.size if size is None else scaled(image.size, size)
     if wanted == image.size or (max(wanted) > max(image.size) and not enlarge):
         return image
@@ -67,19 +65,16 @@ def load_parts(path):
     alpha: (H, W) uint8, 0 transparent to 255 opaque, or None if the file has no transparency
     grey: whether the file holds no colours (rgb is then the same three times)
     """
-
-    def parts(image):
-        grey = Image.getmodebase(image.mode) == "L"
-        if not image.has_transparency_data:
-            return np.asarray(_to_rgb(image)), None, grey
-        rgba = np.asarray(image.convert("RGBA"))
-        return rgba[:, :, :3], rgba[:, :, 3], grey
-
-    return _read(path, parts)
+    image = _read(path)
+    grey = Image.getmodebase(image.mode) == "L"
+    if not image.has_transparency_data:
+        return np.asarray(_to_rgb(image)), None, grey
+    rgba = np.asarray(image.convert("RGBA"))
+    return rgba[:, :, :3], rgba[:, :, 3], grey
 
 
-def _read(path, convert, draft_size=None):
-    """`convert` of the Pillow image at `path`, decoded and upright; any error becomes a UserError."""
+def _read(path, draft_size=None):
+    """The Pillow image at `path`, decoded and upright. Any error becomes a UserError that names the file."""
     # Pillow's warnings about odd metadata do not help users. Not `catch_warnings`: it swaps a list that all
     # threads share, and photos are loaded on a background thread.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -87,15 +82,13 @@ def _read(path, convert, draft_size=None):
         with Image.open(path) as file:
             if draft_size:
                 file.draft(None, draft_size(file.size))
-            return convert(_upright(file))
+            return _upright(file)
     except Exception as error:  # Pillow's decoders raise errors of any kind
-        damaged = (
-            f"the image is damaged or cut short ({' '.join(str(error).split()) or type(error).__name__})"
-        )
         reason = next((text for kind, text in UNREADABLE.items() if isinstance(error, kind)), None)
         if isinstance(path, str | os.PathLike) and os.path.isdir(path):
             reason = "this is a folder; expected one image"
-        raise UserError(f"{path}: {reason or getattr(error, 'strerror', None) or damaged}") from error
+        said = getattr(error, "strerror", None) or " ".join(f"damaged or cut short: {error}".split())
+        raise UserError(f"{path}: {reason or said}") from error
 
 
 def _upright(image):
@@ -125,10 +118,8 @@ def _to_rgb(image):
 
 
 def to_array(image):
-    """`image`, a path, a Pillow image or an array (NumPy or CuPy), as an (H, W, 3) NumPy array, 0..255.
-
-    Raises UserError for a file that cannot be read, ValueError for an array of another shape.
-    """
+    """`image`, a path, a Pillow image or an array (NumPy or CuPy), as an (H, W, 3) NumPy array, 0..255;
+    ValueError for an array of another shape."""
     if isinstance(image, str | os.PathLike):
         return np.asarray(open_rgb(image))
     if isinstance(image, Image.Image):
@@ -140,10 +131,8 @@ def to_array(image):
 
 
 def to_uint8(image):
-    """`image` (any shape, 0..255, NumPy or CuPy) as uint8 NumPy: clipped to 0..255, rounded.
-
-    Raises ValueError for NaN: it would become black, and the mistake would not be seen.
-    """
+    """`image` (any shape, 0..255, NumPy or CuPy) as uint8 NumPy: clipped, rounded; ValueError for NaN, which
+    would become black unseen."""
     image = to_numpy(image)
     if image.dtype == np.uint8:
         return image
@@ -155,8 +144,8 @@ def to_uint8(image):
 def find(paths):
     """The image files in `paths` (one or several; files, or folders with all below them), sorted, each once.
 
-    Folders are searched by suffix (READ), without hidden files and folders; a file named directly is taken as
-    it is. Raises UserError for a missing path and for a folder without images.
+    In folders files are chosen by suffix (READ), without hidden ones. Raises UserError for a missing path and
+    for a folder without images.
     """
     found = set()
     for path in map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths):
@@ -171,8 +160,7 @@ def find(paths):
             files += [Path(parent, name) for name in names]
         pictures = {f for f in files if f.name.lower().endswith(READ) and not f.name.startswith(".")}
         if not pictures:
-            number = f"holds {len(files)} file{'s' * (len(files) != 1)} but no image"
-            what = number if files else "is an empty folder"
+            what = "holds files but no image" if files else "is an empty folder"
             raise UserError(f"{path} {what}: put images there ({' '.join(READ)})")
         found |= pictures
     return sorted(found, key=Path.as_posix)  # the same order on every system
@@ -181,16 +169,15 @@ def find(paths):
 def save(path, image, quality=95):
     """Write `image`, 0..255, clipped and rounded, in the format of the suffix of `path`, whole or not at all.
 
-    image: (H, W, 3) RGB; (H, W) grey; or (H, W, 4) RGB and alpha, on white if the format has no transparency.
-    JPEG keeps full colour resolution: stylised images have hard colour edges. Raises UserError for an unknown
-    suffix and if the file cannot be written.
+    image: (H, W, 3) RGB; (H, W) grey; or (H, W, 4) RGB and alpha, on white if the format has no transparency
+    Raises UserError for an unknown suffix and if the file cannot be written.
     """
     path = check_file(path, SAVED)
     picture, options = Image.fromarray(to_uint8(image)), {"quality": quality}
     if picture.mode == "RGBA" and path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
         picture = _to_rgb(picture)
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        options["subsampling"] = 0
+        options["subsampling"] = 0  # full colour resolution: stylised images have hard colour edges
     try:
         with written_whole(path) as temporary:
             picture.save(temporary, **options)
@@ -200,12 +187,8 @@ def save(path, image, quality=95):
 
 
 def resize(image, height, width):
-    """Resize `image` (H, W, C), any range, to (height, width, C) float32: bicubic, antialiased.
-
-    Nothing is rounded to 8 bits or clipped; next to sharp edges bicubic interpolation overshoots.
-    """
-    if image.ndim != 3 or height < 1 or width < 1:
-        raise ValueError(f"resize takes (H, W, C) to at least 1x1, not {image.shape} to {height}x{width}")
+    """`image` (H, W, C), any range, as (height, width, C) float32: bicubic, antialiased, neither rounded nor
+    clipped where it overshoots next to sharp edges."""
     channels = [Image.fromarray(channel) for channel in np.moveaxis(np.asarray(image, np.float32), 2, 0)]
     return np.stack([c.resize((width, height), Image.Resampling.BICUBIC) for c in channels], axis=2)
 
@@ -219,13 +202,10 @@ def at_most(image, side):
 def preserve_color(stylised, content):
     """The brightness of `stylised` with the colours of `content`, both (H, W, 3), 0..255, as float32.
 
-    In YCbCr (BT.601): Y of the first with Cb and Cr of the second. RGB is Y plus terms of Cb and Cr only, so
-    changing Y adds the same number to all three channels. (Gatys et al. 2016, arXiv:1606.05897, section 2.2.)
-    Raises ValueError if the shapes differ.
+    Y of the first with Cb and Cr of the second (Gatys et al. 2016, arXiv:1606.05897, section 2.2). RGB is Y
+    plus terms of Cb and Cr only, so changing Y adds the same number to all three channels.
     """
     stylised, content = np.asarray(stylised, np.float32), np.asarray(content, np.float32)
-    if stylised.shape != content.shape or stylised.shape[-1:] != (3,):
-        raise ValueError(f"two (H, W, 3) of one size are needed, not {stylised.shape} and {content.shape}")
     difference = stylised @ LUMA - content @ LUMA
     return np.clip(content + difference[..., None], 0, 255)
 
@@ -233,8 +213,7 @@ def preserve_color(stylised, content):
 def match_histogram(image, reference):
     """`image` (H, W, C) with each channel's distribution of values in `reference` (h, w, C): float32, 0..255.
 
-    The value below which a share p of the image lies becomes the value below which the same share of the
-    reference lies. Shares are counted in steps of one grey level and interpolated between them.
+    The value below which a share p of the image lies becomes that below which p of the reference lies.
     """
 
     def shares(channel):
@@ -252,18 +231,13 @@ def match_histogram(image, reference):
 
 
 def sheet(rows, captions=(), gap=8):
-    """Lay `rows`, a list of rows of images (H, W, 3), 0..255, out on white: one (H, W, 3) uint8 image.
+    """Lay rows of images (H, W, 3), 0..255, out on white, in cells of the largest image: (H, W, 3) uint8.
 
-    Each cell has the size of the largest image; smaller ones are centred. Rows may differ in length.
-    captions: rows of strings in the same arrangement, written under the images (None or "": none)
-    gap: white pixels between and around the cells
+    captions: rows of strings (or None) to write under the images; gap: white pixels around each cell
     """
-    sizes = [image.shape[:2] for row in rows for image in row]
-    if not sizes:
-        raise ValueError("sheet needs at least one image")
     font = ImageFont.load_default()
     line = 2 + sum(font.getbbox("Åg")[1::2]) if captions else 0
-    height, width = np.max(sizes, axis=0).tolist()
+    height, width = np.max([image.shape[:2] for row in rows for image in row], axis=0).tolist()
     step_y, step_x = height + line + gap, width + gap
     page = Image.new("RGB", (gap + step_x * max(map(len, rows)), gap + step_y * len(rows)), "white")
     for r, row in enumerate(rows):

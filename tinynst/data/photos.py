@@ -30,52 +30,42 @@ def warn(message):
     tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
-class _Photos:
-    """len(ds), and ds[i] -> (H, W, 3) uint8 RGB: `_read(i)` of `_count` photos. ds.skipped cannot be read."""
+class Folder:
+    """The photos in and below a folder, decoded on access: len(ds), and ds[i] -> (H, W, 3) uint8 RGB.
 
-    skipped = 0
+    side: photos with a longer short side are shrunk to it, which also makes large JPEGs faster to decode
 
-    def __len__(self):
-        return self._count
-
-    def __getitem__(self, i):
-        return self._read(range(self._count)[i])  # negative numbers count from the end
-
-
-class Folder(_Photos):
-    """The photos in and below a folder, decoded on access.
-
-    side: photos with a longer short side are shrunk to it, so that large JPEGs are decoded several times
-        faster (None: full size)
-
-    A photo that cannot be read is reported once through `report`, counted in `ds.skipped`, and replaced by
-    the next one that can be read, the same one in every run. Raises UserError for a missing path, a folder
-    without images, and if no photo can be read.
+    A photo that cannot be read is reported once, counted in `ds.skipped`, and replaced by the next that can
+    be read, the same in every run. Raises UserError if there is none.
     """
 
-    def __init__(self, path, side=None, report=warn):
-        self.path, self.side, self.report = Path(path), side, report
-        self.files = images.find(path)
-        self._count, self._bad = len(self.files), set()
+    def __init__(self, path, side=None):
+        self.path, self.side = Path(path), side
+        self.files, self._bad = images.find(path), set()
+
+    def __len__(self):
+        return len(self.files)
 
     @property
     def skipped(self):
         return len(self._bad)
 
-    def _read(self, i):
+    def __getitem__(self, i):
+        i = range(len(self))[i]  # negative numbers count from the end, too large ones raise IndexError
         for k in itertools.chain(range(i, len(self)), range(i)):
             if k not in self._bad:
                 try:
                     return np.asarray(images.open_rgb(self.files[k], self.side, enlarge=False))
                 except UserError as error:
                     self._bad.add(k)
-                    self.report(f"photo skipped: {error}")
+                    warn(f"photo skipped: {error}")
         raise UserError(f"{self.path}: none of the {len(self)} photos can be read (see the warnings above)")
 
 
-class Packed(_Photos):
-    """The photos of a file that `pack` wrote. Raises UserError for a file that is missing, of another kind,
-    or damaged."""
+class Packed:
+    """The photos of a file that `pack` wrote, as in Folder. Raises UserError if it is not such a file."""
+
+    skipped = 0
 
     def __init__(self, path):
         self.path = Path(path)
@@ -85,46 +75,37 @@ class Packed(_Photos):
             rising = ends.ndim == 1 and len(ends) and np.all(np.diff(ends, prepend=0) > 0)
             if not rising or ends[-1] != len(file["jpeg"]):
                 raise UserError(f"{path} is damaged, photos are missing; expected {EXPECTED}")
-        self._count, self._file = len(ends), h5py.File(path, "r")
+        self._file = h5py.File(path, "r")
 
-    def _read(self, i):
-        start = self._ends[i - 1] if i else 0
+    def __len__(self):
+        return len(self._ends)
+
+    def __getitem__(self, i):
+        i = range(len(self))[i]
+        jpeg = slice(self._ends[i - 1] if i else 0, self._ends[i])
         try:
-            jpeg = self._file["jpeg"][start : self._ends[i]].tobytes()
-            return np.asarray(images.open_rgb(io.BytesIO(jpeg)))
+            return np.asarray(images.open_rgb(io.BytesIO(self._file["jpeg"][jpeg].tobytes())))
         except (UserError, OSError) as error:
             raise UserError(f"{self.path}: damaged, photo {i} cannot be read; expected {EXPECTED}") from error
 
-    def close(self):
-        """Close the file."""
-        self._file.close()
 
-
-def open_dataset(path, side=None, report=warn):
-    """Folder(path, side, report) for a folder, Packed(path) for an .h5 file; UserError for anything else.
-
-    `side` does not apply to a packed file: it was chosen when the file was packed.
-    """
+def open_dataset(path, side=None):
+    """Folder(path, side) for a folder, Packed(path), packed with its own side, for an .h5 file."""
     path = Path(path)
     if path.is_dir():
-        return Folder(path, side, report)
+        return Folder(path, side)
     if path.suffix.lower() in (".h5", ".hdf5"):
         return Packed(path)
-    what = "neither a folder of photos nor an .h5 file of packed ones"
-    if not path.exists():
-        what = "no such file or folder: give a folder of photos or an .h5 file of packed ones"
-    raise UserError(f"{path}: {what}")
+    what = "neither a folder nor a packed file" if path.exists() else "no such file or folder"
+    raise UserError(f"{path}: {what}: give a folder of photos or an .h5 file of packed ones")
 
 
 def crop(photo, size, rng, scale=(0.5, 1.0)):
     """A random square of `photo` (H, W, 3) uint8, flipped half the time: (size, size, 3) float32, 0..255.
 
     The side of the square is drawn uniformly from scale[0] to scale[1] times the photo's short side, but is
-    at least `size` if the photo allows it, so that details are shrunk and not enlarged; then it is resized
-    (bicubic). Raises ValueError unless 0 <= scale[0] <= scale[1] <= 1.
+    at least `size` if the photo allows it, so that details are shrunk and not enlarged (bicubic).
     """
-    if not 0 <= scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale must be (low, high) with 0 <= low <= high <= 1, not {scale}")
     height, width = photo.shape[:2]
     short = min(height, width)
     low, high = (min(max(round(s * short), size), short) for s in scale)
@@ -143,14 +124,10 @@ def crop(photo, size, rng, scale=(0.5, 1.0)):
 def batches(dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
     """`with batches(...) as b`: an endless iterator of (batch, size, size, 3) float32, 0..255.
 
-    Batch k depends on (seed, k) only: a run that resumes with start=k gets the batches that it would have got
-    without the interruption. An epoch is a permutation of the photos; a batch may span two epochs. `ahead`
-    batches are loaded ahead on a background thread, which ends with the block. An error while loading is
-    raised by next(), ValueError for a wrong argument.
+    Batch k depends on (seed, k) only, so a run resumes at start=k with the same batches. An epoch is a
+    permutation of the photos; a batch may span two. `ahead` batches are loaded ahead on a background thread,
+    which ends with the block. Errors while loading are raised by next().
     """
-    if min(batch, size, ahead) < 1 or min(seed, start) < 0:
-        rule = "batch, size and ahead must be at least 1, seed and start at least 0"
-        raise ValueError(f"{rule}, not {batch}, {size}, {ahead}, {seed} and {start}")
     # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
     pool, load = ThreadPoolExecutor(1), functools.partial(_batch, dataset, batch, size, seed, scale)
     waiting = collections.deque(pool.submit(load, k) for k in range(start, start + ahead))
@@ -183,18 +160,14 @@ def _order(seed, epoch, count):
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
-Packing = collections.namedtuple("Packing", "packed skipped bytes")
-
-
-def pack(folder, out, side=288, report=warn):
+def pack(folder, out, side=288):
     """Write the photos in and below `folder` into the HDF5 file `out`, short side at most `side` pixels.
 
-    Layout: dataset "jpeg", uint8, all photos as JPEG (quality 95), one after the other; dataset "ends",
-    int64, where each ends; attributes format, version, count, source, side. At 288 pixels a photo takes 55 kB
-    (raw pixels: 351 kB) and 0.7 ms to decode, little next to a training step.
+    Dataset "jpeg", uint8, holds all photos as JPEG (quality 95), one after the other; "ends", int64, where
+    each ends. At 288 pixels a photo takes 55 kB (raw: 351 kB) and 0.7 ms to decode.
 
-    A photo that cannot be read or stored is reported through `report` and left out. Returns Packing(packed,
-    skipped, bytes of the file). Raises UserError, and leaves an old file as it is, if nothing can be packed.
+    A photo that cannot be read or stored is reported and left out. Returns how many were (packed, left out).
+    Raises UserError, and leaves an old file as it is, if nothing can be packed.
     """
     out, folder = check_file(out, (".h5",)), Path(folder)
     if not folder.is_dir():
@@ -206,30 +179,25 @@ def pack(folder, out, side=288, report=warn):
         with h5py.File(temporary, "w") as file:
             jpeg = file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(1 << 16,))
             for path in tqdm(files, "packing", unit=" photos", disable=None):  # None: only on a terminal
+                data = io.BytesIO()
                 try:
-                    data = _as_jpeg(path, side)
+                    photo = images.open_rgb(path, side, enlarge=False)
+                    photo.save(data, "JPEG", quality=95)
                 except UserError as error:
-                    report(f"photo skipped: {error}")
+                    warn(f"photo skipped: {error}")
                     continue
+                except (OSError, ValueError) as error:
+                    warn(f"photo skipped: {path}: {photo.size} does not fit into a JPEG ({error})")
+                    continue
+                data = np.frombuffer(data.getbuffer(), np.uint8)
                 if shutil.disk_usage(temporary.parent).free < len(data) + ROOM:  # HDF5 would crash
                     raise UserError(f"{out}: no room on the disk after {len(ends)} photos; it is not written")
-                start = len(jpeg)
-                ends.append(start + len(data))
+                ends.append(len(jpeg) + len(data))
                 jpeg.resize((ends[-1],))
-                jpeg[start:] = np.frombuffer(data, np.uint8)
+                jpeg[ends[-1] - len(data) :] = data
             if not ends:
                 raise UserError(f"{folder}: none of the {len(files)} photos can be read; nothing is written")
             file["ends"] = np.array(ends, np.int64)
             source = folder.resolve().name
             file.attrs.update(format=FORMAT, version=VERSION, count=len(ends), source=source, side=side)
-    return Packing(len(ends), len(files) - len(ends), out.stat().st_size)
-
-
-def _as_jpeg(path, side):
-    """The photo at `path` as the bytes of a JPEG, its short side at most `side`."""
-    photo, data = images.open_rgb(path, side, enlarge=False), io.BytesIO()
-    try:
-        photo.save(data, "JPEG", quality=95)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {photo.width}x{photo.height} does not fit into a JPEG ({error})") from error
-    return data.getvalue()
+    return len(ends), len(files) - len(ends)

@@ -25,10 +25,8 @@ THUMBNAIL = 72  # pixels: about 2 kB as JPEG, so that a style with its rows take
 
 
 def layer_weights(layers, values, kind, option=None):
-    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one for all or one each.
-
-    Layers of weight zero are left out: they would cost as much time as the others. Raises UserError.
-    """
+    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one for all or one each,
+    without those of weight zero, which would cost as much time. Raises UserError."""
     option = option or f"--{kind}-layers"
     for layer in layers:
         if layer not in LAYERS:
@@ -37,8 +35,8 @@ def layer_weights(layers, values, kind, option=None):
         raise UserError(f"{option} names a layer twice")
     values = values * len(layers) if len(values) == 1 else values
     if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-        count = f"one number of at least 0, or one for each of {len(layers)} layers"
-        raise UserError(f"--{kind}-weights should be {count}")
+        each = f"one for each of {len(layers)} layers"
+        raise UserError(f"--{kind}-weights should be one number of at least 0, or {each}")
     return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
@@ -57,8 +55,8 @@ def style_objective(vgg, painting, objective):
 
 
 def record(painting, objective):
-    """The record of a style, named after the file: its `objective`, and what SOURCES.tsv next to the painting
-    says of it. The painting itself is not stored: it may be under copyright."""
+    """The record of a style, named after the file: its `objective`, and what SOURCES.tsv next to it says. The
+    painting itself is not stored: it may be under copyright."""
     painting = Path(painting)
     known, sources = {"name": painting.stem, "painting": painting.name}, painting.with_name("SOURCES.tsv")
     if sources.is_file():
@@ -66,8 +64,11 @@ def record(painting, objective):
             rows = {row.get("file"): row for row in csv.DictReader(file, delimiter="\t")}
         row = rows.get(painting.name, {})
         title = ", ".join(filter(None, (row.get("title"), row.get("year"))))
-        source = row.get("source") or row.get("origin")
-        found = {"title": title, "painter": row.get("author"), "source": source}
+        found = {
+            "title": title,
+            "painter": row.get("author"),
+            "source": row.get("source") or row.get("origin"),
+        }
         known |= {key: value for key, value in found.items() if value}
     return known | {"objective": objective}
 
@@ -108,10 +109,8 @@ def thumbnail(record):
 
 
 def with_rows(arrays, rows):
-    """The arrays of a net with other rows: `rows` lists, for each new row, the old row that it copies.
-
-    One number instead of a list makes a net of one style: vectors instead of tables.
-    """
+    """The arrays of a net with other rows: `rows` lists, for each new row, the old row that it copies; one
+    number instead of a list makes a net of one style, with vectors instead of tables."""
     norms = (name for name in arrays if name.endswith((".gamma", ".beta")))
     return arrays | {name: np.atleast_2d(arrays[name])[rows] for name in norms}
 

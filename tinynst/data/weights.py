@@ -30,17 +30,14 @@ def save(path, arrays, about, half=False, thumbnail=None):
     """Write the weights of a net, compressed without loss. The same arguments give the same bytes.
 
     arrays:    {"conv1.w": array, ...}, NumPy or CuPy, stored as float32
-    about:     a dict for JSON; about["kind"] is "style" or "superres"; `load_net` needs about["settings"];
-               about["summary"] is the line in `tinynst weights list`
+    about:     a dict for JSON: "kind" ("style", "superres"), "settings" for `load_net`, "summary" for `list`
     half:      store kernels as float16: half the size, a relative error of 2e-4
     thumbnail: (H, W, 3) uint8, RGB: a small picture of the style
 
-    Raises ValueError for a wrong argument, UserError for numbers that float16 cannot hold.
+    Raises ValueError without a kind, UserError for numbers that float16 cannot hold.
     """
     if not isinstance(about.get("kind"), str):
         raise ValueError(f'about["kind"] must be a text such as "style"; got {about.get("kind")!r}')
-    if thumbnail is not None and (thumbnail.dtype != np.uint8 or thumbnail.shape[2:] != (3,)):
-        raise ValueError(f"thumbnail must be (H, W, 3) uint8, got {thumbnail.shape} {thumbnail.dtype}")
     with create_hdf5(path) as file:
         _write_about(file, about)
         write_arrays(file.create_group("arrays", track_order=True), _stored(arrays, half), **COMPRESSED)
@@ -54,10 +51,8 @@ def _write_about(file, about):
 
 
 def _stored(arrays, half):
-    """`arrays` as float32; with `half` the kernels (two axes or more) as float16. Raises UserError.
-
-    Vectors stay float32: they are small, and a running variance can exceed 65504, the largest float16.
-    """
+    """`arrays` as float32; with `half` the kernels as float16, but no vectors: they are small, and a running
+    variance can exceed 65504, the largest float16."""
     stored = {name: to_numpy(array).astype(np.float32, copy=False) for name, array in arrays.items()}
     for name, array in stored.items():
         if half and array.ndim > 1:
@@ -84,8 +79,7 @@ def load(path):
 def load_net(name_or_path, kind, make, options, later=()):
     """(net, about) of weights of this `kind`, "style" or "superres", given by a shipped name or a path.
 
-    make: builds the net from its `options`, a tuple of names, which the weights record in their settings
-    later: names of newer options, which older weights do not record
+    make: builds the net from the recorded settings named in `options`, and in `later` if they are recorded
     Raises UserError, naming the file, if it is missing, of another kind, or does not fit the net.
     """
     path = find(name_or_path, kind)
@@ -129,10 +123,9 @@ def shipped(kind="style"):
 
 
 def find(name_or_path, kind="style"):
-    """The Path of weights of this `kind` (None: any), given by a shipped name ("gallery") or a path.
+    """The Path of weights of this `kind` (None: any), given by a shipped name or, if there is none, a path.
 
-    A plain name means shipped weights first, then a file. Raises UserError, with the shipped names, if there
-    is neither or the file holds another kind.
+    Raises UserError, with the shipped names, if there is neither or the file holds another kind.
     """
     path = Path(name_or_path)
     if path.name == str(name_or_path) and (SHIPPED / f"{path}.h5").is_file():
@@ -158,8 +151,7 @@ def read_vgg16(path=None):
     """The 13 convolutions of VGG-16, {"conv1_1": (w, b), ...} in order; None: the weights that ship.
 
     w is (3, 3, C, O) and b (O,), float32, as in the file: conv1_1 expects BGR in 0..255 minus the mean. Reads
-    vgg16.h5 of this project and the files of Keras, with and without the top. Raises UserError for any other
-    file, naming the layer that is missing or has the wrong shape.
+    our vgg16.h5 and the files of Keras. Raises UserError for any other file, naming the layer at fault.
     """
     path = SHIPPED / "vgg16.h5" if path is None else Path(path)
     expected = "a VGG-16 file: our vgg16.h5, or Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -180,10 +172,7 @@ def read_vgg16(path=None):
 
 
 def write_vgg16(path, layers, about, half=False):
-    """Write `layers` ({"conv1_1": (w, b), ...}) in the layout of Keras, compressed; half: kernels as float16.
-
-    The same arguments give the same bytes. Raises UserError for numbers that float16 cannot hold.
-    """
+    """As `save`, for VGG-16's `layers` ({"conv1_1": (w, b), ...}), in the layout of Keras."""
     with create_hdf5(path) as file:
         _write_about(file, about)
         file.attrs["layer_names"] = [_keras_name(name) for name in layers]  # by these two lists Keras loads
@@ -194,8 +183,7 @@ def write_vgg16(path, layers, about, half=False):
             write_arrays(group, _stored(arrays, half), **COMPRESSED)
 
 
-def _keras_name(name):
-    """conv1_2 is block1_conv2 in Keras."""
+def _keras_name(name):  # conv1_2 is block1_conv2 in Keras
     return f"block{name[4]}_conv{name[6]}"
 
 
@@ -224,11 +212,8 @@ def keras_groups(file):
 
 
 def kernel_and_bias(group):
-    """The datasets with four axes and with one axis inside `group`, or None.
-
-    Their names changed between versions of Keras (block1_conv1_W_1:0, kernel:0, kernel, vars/0), their axes
-    did not.
-    """
+    """The datasets with four axes and with one axis inside `group`, or None: their names changed between
+    versions of Keras (block1_conv1_W_1:0, kernel:0, vars/0), their axes did not."""
     datasets = []
     group.visititems(lambda _, item: datasets.append(item))  # groups, too, which have no axes
     return tuple(next((d for d in datasets if getattr(d, "ndim", 0) == axes), None) for axes in (4, 1))

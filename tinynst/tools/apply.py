@@ -55,10 +55,10 @@ def plan(inputs, out):
         first, _ = jobs.setdefault(place, (source, target))  # an image given twice is one job
         if not os.path.samefile(first, source):
             raise UserError(f"{first} and {source} would both become {target}: use two runs, with two -o")
-    sources = {_identity(source): source for source, _ in jobs.values()}
+    sources = {source.stat()[1:3]: source for source, _ in jobs.values()}  # by inode and device: links, too
     for _, target in jobs.values():
         check_folder(target.parent)
-        clash = sources.get(_identity(target)) if target.exists() else None
+        clash = sources.get(target.stat()[1:3]) if target.exists() else None
         check_file(target, images.SAVED, [clash] if clash else [])
     return list(jobs.values())
 
@@ -76,12 +76,6 @@ def _photos_below(folder, out):
     return photos
 
 
-def _identity(path):
-    """Equal for two paths of one file, as os.path.samefile; a dict key saves comparing all pairs."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
 def _output_names(names):
     """The same names for formats that are written; otherwise x.gif becomes x.png, or x.gif.png if taken."""
     wanted = {
@@ -96,7 +90,7 @@ def work(jobs, make, doing, done, out):
     """Call make(source, target) -> (height, width) for each of the `jobs` of `plan`; returns the exit status.
 
     A single job that fails raises its UserError; of several, each failure is reported and the others go on.
-    `doing` and `done` are words for the messages, as "styling", "styled"; `out` is where the results are.
+    `doing` and `done` are words for the messages, as "styling", "styled".
     """
     if len(jobs) == 1:
         [(source, target)] = jobs

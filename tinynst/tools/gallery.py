@@ -1,4 +1,4 @@
-"""What a net of many styles can do, as one picture: photos by styles, or a strip from one style to another."""
+"""A net of many styles as one picture: photos by styles, or a strip from one style to another."""
 
 from ..cli import Parser
 from ..data import images, styles, weights

@@ -15,11 +15,10 @@ from . import apply
 
 
 def load_style(name_or_path, xp=np):
-    """The trained TransformNet of a style, on the device of `xp`: a name that ships ("starry_night"), the
-    path of a .h5 file, or a mixture "starry_night:0.6 great_wave:0.4" (see `styles.resolve`).
+    """The trained StyleNet of a style, on the device of `xp`: a name that ships ("starry_night"), the path of
+    a .h5 file, or a mixture "starry_night:0.6 great_wave:0.4" (see `styles.resolve`).
 
-    Raises UserError, naming the file, if there is none, it does not hold a style, or its contents do not make
-    a net.
+    Raises UserError, naming the file, if there is none, or it does not hold a style.
     """
     path, mix = styles.resolve(name_or_path)
     rows = styles.names(weights.read_about(path))
@@ -41,8 +40,7 @@ def stylize(net, image, strength=1.0, preserve_color=False):
         mixture of the two rows, so brush strokes grow out of the photo; with other nets pictures are blended
     preserve_color: take only the brightness from the style, and the colours from the photo
 
-    The net runs where its parameters are, on the whole image at once. Raises ValueError for another shape and
-    for a strength outside 0..1, UserError for a file that cannot be read.
+    Raises ValueError for another shape or a strength outside 0..1, UserError for an unreadable file.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be from 0 to 1, not {strength}")
@@ -93,7 +91,7 @@ def main(arguments=None):
     parser = Parser(prog="tinynst stylize", description="Apply a trained style to photos.", epilog=epilog)
     apply.add_options(parser)
     add = parser.add_argument
-    style = 'a style, a mixture as "starry_night:0.6 great_wave:0.4", your own weights, or FILE.h5:NAME of several'
+    style = 'a style, a mixture as "starry_night:0.6 great_wave:0.4", a .h5 file, or FILE.h5:NAME of several'
     add("--style", metavar="NAME|FILE.h5", required=True, help=style)
     listed = {"action": _ListStyles, "nargs": 0, "default": argparse.SUPPRESS}
     add("--list-styles", help="show the styles that ship, and exit", **listed)

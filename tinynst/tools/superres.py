@@ -13,7 +13,6 @@ from ..networks import super_resolution_net
 from ..networks.transform import FACTORS
 from . import apply
 
-SETTINGS = ("factor", "norm", "upsample", "residual", "width")  # what weights must record of their net
 TILE = 512
 
 # The receptive field of a pixel of the result, in pixels of the small image to each side: 4 for the first 9x9
@@ -26,8 +25,9 @@ def load_superres(name_or_path, xp=np):
 
     Raises UserError, naming the file, if there is none, or it does not hold a super-resolution net.
     """
+    recorded = ("factor", "norm", "upsample", "residual", "width")
     make = functools.partial(super_resolution_net, xp=xp)
-    return weights.load_net(name_or_path, "superres", make, SETTINGS)
+    return weights.load_net(name_or_path, "superres", make, recorded)
 
 
 def enlarge(net, image, tile=TILE, match_histogram=False):
@@ -38,8 +38,7 @@ def enlarge(net, image, tile=TILE, match_histogram=False):
         are no seams, because each is made from all pixels of the image that influence it
     match_histogram: give each channel of the result the image's distribution of values, as the paper does
 
-    The net runs where its parameters are. Raises ValueError for another shape and for a tile of less than one
-    pixel, UserError for a file that cannot be read.
+    Raises ValueError for another shape or a tile below one pixel, UserError for an unreadable file.
     """
     return images.to_uint8(_enlarge(net, images.to_array(image), tile, match_histogram))
 

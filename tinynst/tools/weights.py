@@ -14,10 +14,8 @@ from ..errors import UserError
 
 
 def convert(source, target, half=False):
-    """Write the weights at `source`, a VGG-16 file or a net of ours, to `target` in our format, exactly.
-
-    half: kernels as float16. Raises UserError if the two are one file.
-    """
+    """Write the weights at `source`, a VGG-16 file or a net of ours, to `target` in our format, exactly; with
+    `half`, kernels as float16. Raises UserError if the two are one file."""
     check_file(target, sources=[source])
     about = weights.read_about(source)
     if about["kind"] != "vgg16":
@@ -30,7 +28,8 @@ def convert(source, target, half=False):
         about = {
             "kind": "vgg16",
             "summary": "the 13 convolutions of VGG-16, for the losses",
-            "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, CC BY 4.0",
+            "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, "
+            "CC BY 4.0",
             "input": "BGR, 0..255 less the mean 103.939, 116.779, 123.68",
             "source_sha256": hashlib.sha256(content).hexdigest(),
         }
@@ -41,9 +40,8 @@ def blend(first, second, target, share):
     """Write (1 - share) times the weights at `first` plus `share` times those at `second`.
 
     If the second net was trained on from the first, each net between them works: a feature net as sharp, with
-    fewer of its artefacts; a weaker style. Wang et al., "ESRGAN", arXiv:1809.00219, section 3.4. The result
-    keeps the description of `second`, with "blend" added. Raises UserError if the two are not of the same
-    architecture.
+    fewer of its artefacts (Wang et al., "ESRGAN", arXiv:1809.00219, section 3.4). The result keeps the
+    description of `second`, with "blend" added. Raises UserError if the two are not of the same architecture.
     """
     if not 0 <= share <= 1:
         raise UserError(f"--share is {share:g}; it should be between 0 and 1")
