@@ -18,10 +18,9 @@ def open_hdf5(path, expected):
     Raises UserError if the file is missing, not HDF5, or damaged (found on opening or in the block).
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected {expected}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; expected {expected}")
+    if not path.exists() or path.is_dir():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {problem}; expected {expected}")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -42,20 +42,18 @@ def open_rgb(path, size=None, side="short", enlarge=True):
         raise ValueError(f"side must be 'short' or 'long' and size at least 1, not {side!r} and {size}")
 
     def scaled(now, size):
-        scale = size / (min(now) if side == "short" else max(now))
-        return tuple(max(1, round(length * scale)) for length in now)
+        measured = min(now) if side == "short" else max(now)
+        return tuple(max(1, round(length * size / measured)) for length in now)
 
     # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but at least twice as large as needed.
-    image = _to_rgb(_read(path, size and (lambda now: scaled(now, 2 * size))))
-    wanted = image.size if size is None else scaled(image.size, size)
-    if wanted == image.size or (max(wanted) > max(image.size) and not enlarge):
+    image = _read(path, _to_rgb, size and (lambda now: scaled(now, 2 * size)))
+    width, height = image.size if size is None else scaled(image.size, size)
+    if (width, height) == image.size or (max(width, height) > max(image.size) and not enlarge):
         return image
-    if wanted[0] * wanted[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
-        made = (
-            f"{image.width}x{image.height} with its {side} side made {size} would be {wanted[0]}x{wanted[1]}"
-        )
-        raise UserError(f"{path}: {made}, which is too large: give a smaller size")
-    return image.resize(wanted, Image.Resampling.BICUBIC)
+    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        now = f"{image.width}x{image.height} with its {side} side made {size}"
+        raise UserError(f"{path}: {now} would be {width}x{height}, which is too large: give a smaller size")
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def load_parts(path):
@@ -65,16 +63,19 @@ def load_parts(path):
     alpha: (H, W) uint8, 0 transparent to 255 opaque, or None if the file has no transparency
     grey: whether the file holds no colours (rgb is then the same three times)
     """
-    image = _read(path)
-    grey = Image.getmodebase(image.mode) == "L"
-    if not image.has_transparency_data:
-        return np.asarray(_to_rgb(image)), None, grey
-    rgba = np.asarray(image.convert("RGBA"))
-    return rgba[:, :, :3], rgba[:, :, 3], grey
+
+    def parts(image):
+        grey = Image.getmodebase(image.mode) == "L"
+        if not image.has_transparency_data:
+            return np.asarray(_to_rgb(image)), None, grey
+        rgba = np.asarray(image.convert("RGBA"))
+        return rgba[:, :, :3], rgba[:, :, 3], grey
+
+    return _read(path, parts)
 
 
-def _read(path, draft_size=None):
-    """The Pillow image at `path`, decoded and upright. Any error becomes a UserError that names the file."""
+def _read(path, convert, draft_size=None):
+    """`convert` of the Pillow image at `path`, upright. Any error becomes a UserError that names the file."""
     # Pillow's warnings about odd metadata do not help users. Not `catch_warnings`: it swaps a list that all
     # threads share, and photos are loaded on a background thread.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -82,7 +83,7 @@ def _read(path, draft_size=None):
         with Image.open(path) as file:
             if draft_size:
                 file.draft(None, draft_size(file.size))
-            return _upright(file)
+            return convert(_upright(file))
     except Exception as error:  # Pillow's decoders raise errors of any kind
         reason = next((text for kind, text in UNREADABLE.items() if isinstance(error, kind)), None)
         if isinstance(path, str | os.PathLike) and os.path.isdir(path):

@@ -64,11 +64,8 @@ def record(painting, objective):
             rows = {row.get("file"): row for row in csv.DictReader(file, delimiter="\t")}
         row = rows.get(painting.name, {})
         title = ", ".join(filter(None, (row.get("title"), row.get("year"))))
-        found = {
-            "title": title,
-            "painter": row.get("author"),
-            "source": row.get("source") or row.get("origin"),
-        }
+        source = row.get("source") or row.get("origin")
+        found = {"title": title, "painter": row.get("author"), "source": source}
         known |= {key: value for key, value in found.items() if value}
     return known | {"objective": objective}
 

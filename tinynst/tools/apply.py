@@ -22,7 +22,7 @@ def add_options(parser):
     """The options that both commands have."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE|FOLDER", help="photos; of a folder all, in folders below it too")
-    out = "a file, whose suffix is the format, or for several images a folder; folders below one are kept"
+    out = "one image: a file or a folder (it exists, ends in / or has no suffix); several: a folder"
     add("-o", "--out", metavar="OUT", required=True, help=out)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")
 

@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 from ..cli import Parser
 from ..data import images, weights
 from ..data.files import check_file
@@ -75,26 +73,24 @@ def _list():
         print(f"{name:20} {about['kind']:9} {_megabytes(path):>8}  {_summary(about)}")
 
 
-def _show(name_or_path, picture):
-    """Print all that weights record; write the stored thumbnail to the file `picture`, if one is given."""
+def _show(name_or_path, thumbnail):
+    """Print all that weights record; write the stored picture to the file `thumbnail`, if one is given."""
     path = weights.find(name_or_path, None)
-    thumbnail = weights.read_thumbnail(path)
-    if picture and thumbnail is None:
-        raise UserError(f"{path} holds no thumbnail to write to {picture}")
-    if picture:
-        images.save(check_file(picture, (".png", ".jpg", ".jpeg")), thumbnail)
-        print(f"wrote {picture}")
+    picture = weights.read_thumbnail(path)
+    if thumbnail and picture is None:
+        raise UserError(f"{path} holds no thumbnail to write to {thumbnail}")
+    if thumbnail:
+        images.save(check_file(thumbnail, (".png", ".jpg", ".jpeg")), picture)
+        print(f"wrote {thumbnail}")
+    facts = {"file": path, **weights.read_about(path), "file size": _megabytes(path)}
     with open_hdf5(path, "weights: a .h5 file") as file:
         arrays = dict(file.get("arrays", {}))
         for name, group in sorted(weights.keras_groups(file).items()):
             arrays |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
-        stored = {name: (array.shape, array.dtype) for name, array in arrays.items() if array is not None}
-    facts = {"file": path, **weights.read_about(path), "file size": _megabytes(path)}
-    facts["picture"] = "none" if thumbnail is None else "{1} x {0} pixels".format(*thumbnail.shape)
-    facts["parameters"] = f"{sum(int(np.prod(shape)) for shape, _ in stored.values()):,}"
-    facts["arrays"] = {
-        name: f"{' x '.join(map(str, shape))} {dtype}" for name, (shape, dtype) in stored.items()
-    }
+        found = {name: array for name, array in arrays.items() if array is not None}
+        facts["picture"] = "none" if picture is None else "{1} x {0} pixels".format(*picture.shape)
+        facts["parameters"] = f"{sum(array.size for array in found.values()):,}"
+        facts["arrays"] = {k: f"{' x '.join(map(str, each.shape))} {each.dtype}" for k, each in found.items()}
     _print_facts(facts)
 
 
@@ -115,30 +111,23 @@ def main(arguments=None):
     parser = Parser(prog="tinynst weights", description=__doc__.partition(": ")[2].capitalize())
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def action(name, help, *files):
+    def action(name, help, *files, half=False):
         added = actions.add_parser(name, help=help)
         for each in files:
             added.add_argument(each, metavar=each.upper())
+        if half:
+            added.add_argument("--half", action="store_true", help="kernels as float16: half the size")
         return added.add_argument
 
     action("list", "the weights that ship")
-    add = action("show", "all that weights record, by the name of weights that ship or a .h5 file", "weights")
+    add = action("show", "all that weights record, by a name that ships or a .h5 file", "name_or_path")
     add("--thumbnail", metavar="OUT.png", help="write the picture stored with the weights to this file")
-    half = {"action": "store_true", "help": "store kernels as float16: half the size (without: float32)"}
-    action("convert", "Keras's VGG-16, or our weights, to our format", "source", "target")("--half", **half)
+    action("convert", "Keras's VGG-16, or our weights, to our format", "source", "target", half=True)
     add = action("blend", "a net between one and a second trained on from it", "first", "second", "target")
     add("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
-    extract_help = "one style of a net of many, as a net of its own"
-    action("extract", extract_help, "source", "style", "target")("--half", **half)
-    s = parser.parse_args(arguments)
-    if s.action == "list":
-        return _list()
-    if s.action == "show":
-        return _show(s.weights, s.thumbnail)
-    if s.action == "convert":
-        convert(s.source, s.target, s.half)
-    elif s.action == "blend":
-        blend(s.first, s.second, s.target, s.share)
-    else:
-        extract(s.source, s.style, s.target, s.half)
-    print(f"wrote {s.target}, {_megabytes(s.target)}")
+    action("extract", "one style of a net of many, as its own net", "source", "name", "target", half=True)
+    s = vars(parser.parse_args(arguments))
+    run = {"list": _list, "show": _show, "convert": convert, "blend": blend, "extract": extract}
+    run[s.pop("action")](**s)
+    if "target" in s:
+        print(f"wrote {s['target']}, {_megabytes(s['target'])}")
