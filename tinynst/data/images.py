@@ -34,9 +34,8 @@ def open_rgb(path, size=None, side="short", enlarge=True):
     size: its `side` ("short" or "long") becomes `size` pixels and the other follows (bicubic, antialiased)
     enlarge: False leaves an image that is smaller than `size` as it is
 
-    Grey becomes RGB (16-bit grey is divided by 257), transparent becomes white, an animation gives its first
-    frame, and a photo is turned upright by its EXIF orientation. Raises UserError, naming the file, if it is
-    missing, no image, damaged, or too large.
+    Grey becomes RGB (16 bits are divided by 257), transparent becomes white, an animation gives its first
+    frame, and a photo is turned upright. Raises UserError, naming the file, if it cannot be read.
     """
     if side not in ("short", "long") or (size is not None and size < 1):
         raise ValueError(f"side must be 'short' or 'long' and size at least 1, not {side!r} and {size}")
@@ -59,9 +58,8 @@ def open_rgb(path, size=None, side="short", enlarge=True):
 def load_parts(path):
     """Read an image file as (rgb, alpha, grey), for a program that keeps grey and transparency.
 
-    rgb: (H, W, 3) uint8, as `load`, but with the colours stored under transparent places
-    alpha: (H, W) uint8, 0 transparent to 255 opaque, or None if the file has no transparency
-    grey: whether the file holds no colours (rgb is then the same three times)
+    rgb is (H, W, 3) uint8, with the colours stored under transparent places; alpha is (H, W) uint8, 255
+    opaque, or None; grey says whether the file holds no colours (rgb is then the same three times).
     """
 
     def parts(image):
@@ -249,12 +247,8 @@ def sheet(rows, captions=(), gap=8):
     draw = ImageDraw.Draw(page)
     for r, texts in enumerate(captions):
         for c, text in enumerate(texts):
+            shorter = (text[:end] + "..." for end in range(len(text or "") - 1, 0, -1))
+            fitting = (each for each in (text or "", *shorter) if font.getlength(each) <= width)
             place = gap + step_x * c, gap + step_y * r + height + 1
-            draw.text(place, _fitted(text or "", font, width), fill="black", font=font)
+            draw.text(place, next(fitting, ""), fill="black", font=font)
     return np.array(page)
-
-
-def _fitted(text, font, width):
-    """As much of `text` as fits into `width` pixels, with "..." if it was cut."""
-    shorter = (text[:end] + "..." for end in range(len(text) - 1, 0, -1))
-    return next((each for each in (text, *shorter) if font.getlength(each) <= width), "")

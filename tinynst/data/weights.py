@@ -1,8 +1,7 @@
 """Weights in and out of HDF5 files: trained nets, and VGG-16 in the layout of Keras.
 
-A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and optionally a
-`thumbnail`. VGG-16 keeps the layout of Keras, so one reader handles both the file that ships and a file from
-Keras.
+A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and maybe a `thumbnail`.
+VGG-16 keeps the layout of Keras, so one reader handles both the file that ships and one from Keras.
 """
 
 import json
@@ -190,10 +189,9 @@ def _keras_name(name):  # conv1_2 is block1_conv2 in Keras
 def keras_groups(file):
     """{"conv1_1": HDF5 group, ...}: the convolutions in a VGG-16 file of any version of Keras.
 
-    - named, at the top: /block1_conv1/...: the files that Keras downloads, and save_weights
-    - named, nested: /model_weights/block1_conv1/...: a whole saved model, or a VGG inside another model
-    - Keras 3 and 2.13, .weights.h5: no names but an order, /layers/conv2d, conv2d_1, ..., conv2d_12
-      (keras/src/saving/saving_lib.py, _save_container_state)
+    Named: /block1_conv1/... (what Keras downloads), or nested, /model_weights/block1_conv1/... (a whole saved
+    model). Keras 3 and 2.13, .weights.h5: no names but an order, /layers/conv2d, conv2d_1, ..., conv2d_12
+    (keras/src/saving/saving_lib.py, _save_container_state).
     """
     groups = {}
 

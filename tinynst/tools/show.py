@@ -12,7 +12,7 @@ def show(*pictures, columns=None, **titled):
 
     Each is a path, a Pillow image, or an array (H, W, 3) or (H, W), 0..255, NumPy or CuPy. The title is the
     keyword, or the name of the file. columns: how many in a row (default: all, at most four). A notebook
-    draws the figure once, wherever in the cell `show` is called; a script calls matplotlib.pyplot.show().
+    draws the figure once; a script calls matplotlib.pyplot.show().
     """
     import matplotlib.pyplot as plt  # slow to import, so not before it is needed
     from matplotlib.figure import Figure

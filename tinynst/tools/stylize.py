@@ -95,9 +95,7 @@ def main(arguments=None):
     add("--style", metavar="NAME|FILE.h5", required=True, help=style)
     listed = {"action": _ListStyles, "nargs": 0, "default": argparse.SUPPRESS}
     add("--list-styles", help="show the styles that ship, and exit", **listed)
-    size = (
-        "shrink to this longer side first, smaller ones stay as they are: less memory, larger brush strokes"
-    )
+    size = "shrink to this longer side first (smaller ones stay): less memory, larger brush strokes"
     add("--size", type=int, metavar="N", help=size)
     add("--enlarge", action="store_true", help="with --size: enlarge smaller images to N, too")
     add("--strength", type=float, default=1.0, metavar="0..1", help="0 is the photo, 1 the full style")
