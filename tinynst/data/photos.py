@@ -122,7 +122,7 @@ def crop(photo, size, rng, scale=(0.5, 1.0)):
 
 @contextlib.contextmanager
 def batches(dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
-    """`with batches(...) as b`: an endless iterator of (batch, size, size, 3) float32, 0..255.
+    """`with batches(...) as loaded`: an endless iterator of (batch, size, size, 3) float32, 0..255.
 
     Batch k depends on (seed, k) only, so a run resumes at start=k with the same batches. An epoch is a
     permutation of the photos; a batch may span two. `ahead` batches are loaded ahead on a background thread,
