@@ -63,8 +63,8 @@ print("and the gradient with respect to every pixel of the result:", dy.shape)
 
 # %%
 dataset = photos.open_dataset(PHOTOS, side=128)
-with photos.Batches(dataset, batch=4, size=64, seed=0) as batches:
-    example = next(batches)
+with photos.batches(dataset, batch=4, size=64, seed=0) as loaded:
+    example = next(loaded)
 show(*example)
 
 # %% [markdown]
@@ -80,11 +80,11 @@ show(*example)
 def training(net, optimizer, steps, batch=1, size=64, seed=1, watch=()):
     """Train for some steps. Returns the losses, and the cat as painted after the steps in `watch`."""
     losses, pictures = [], {}
-    with photos.Batches(dataset, batch, size, seed) as batches:
+    with photos.batches(dataset, batch, size, seed) as loaded:
         for step in range(steps):
             if step in watch:
                 pictures[f"step_{step}"] = net.forward(cat[None])[0]
-            x = next(batches)
+            x = next(loaded)
             y = net.forward(x, training=True)
             terms, dy = objective(y, objective.targets(x))
             net.backward(dy)

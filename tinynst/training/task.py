@@ -93,7 +93,7 @@ class TrainingTask(Loop):
 
     def batches(self):
         s = self.settings
-        return photos.Batches(self.dataset, s.batch, s.image_size, s.seed, self.iteration, self.crops)
+        return photos.batches(self.dataset, s.batch, s.image_size, s.seed, self.iteration, self.crops)
 
     def iterate(self, batch):
         s, terms = self.settings, self.step((self.choose(self.iteration), batch))
