@@ -1,4 +1,7 @@
-"""Lessons: each committed notebook is its source's, with outputs. `python lessons/build.py --check` runs them as well."""
+"""Each committed notebook holds the cells of its source, with outputs, and links lead somewhere.
+
+`python lessons/build.py --check` runs the notebooks as well.
+"""
 
 import re
 import sys
