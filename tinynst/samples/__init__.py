@@ -1,4 +1,4 @@
-"""The folders of the photos and paintings that ship, PHOTOS and STYLES; SOURCES.tsv names each one's origin."""
+"""The folders of the photos and paintings that ship, PHOTOS and STYLES; SOURCES.tsv names each origin."""
 
 from pathlib import Path
 
