@@ -22,8 +22,8 @@ grey = photo.mean(axis=2)
 # ## A pattern that nobody asked for
 #
 # Here are three painting networks before any training. Their kernels are random. They differ in one thing
-# only: how they make pictures larger on the
-# way to the last layer. We look at a part of the result, enlarged.
+# only: how they make pictures larger on the way to the last layer. We look at a part of the result,
+# enlarged.
 
 # %%
 untrained = {}
@@ -39,11 +39,10 @@ show(photo=photo[28:68, 28:68], **untrained)
 # But first: why should a network make pictures smaller at all, only to enlarge them again? The painting
 # network works at a quarter of the height and width, for two reasons:
 #
-# - **Cost.** Half the height and width is a quarter of the pixels, so a convolution with the same number
-#   of channels costs a quarter.
+# - **Cost.** Half the height and width is a quarter of the pixels, so a convolution with the same number of
+#   channels costs a quarter.
 # - **Sight.** A 3 x 3 kernel sees 3 pixels. On a picture of half the size, the same kernel covers 6 pixels
-#   of the original, and at a quarter of the size 12. Wide
-#   brush strokes need wide sight.
+#   of the original, and at a quarter of the size 12. Wide brush strokes need wide sight.
 #
 # ## Smaller: stride
 #
@@ -74,13 +73,12 @@ show(
 
 # %% [markdown]
 # All black, or all grey. Detail finer than two pixels cannot be kept at half the size, but it makes a
-# difference *how* it goes. If pixels are only dropped, fine
-# detail comes back as something that was not there (**aliasing**). A mean takes it away. A kernel in front
-# of a stride can learn to be such a mean.
+# difference *how* it goes. If pixels are only dropped, fine detail comes back as something that was not
+# there (**aliasing**). A mean takes it away. A kernel in front of a stride can learn to be such a mean.
 #
 # **The gradient.** What is thrown away has no way to the loss, so its gradient is 0. Backward of "keep
-# every second" is *put zeros between*. With it, the
-# gradient of a strided convolution is the gradient of an ordinary one:
+# every second" is *put zeros between*. With it, the gradient of a strided convolution is the gradient of an
+# ordinary one:
 
 # %% tags=["check"]
 dy = rng.normal(size=stride_2.shape)
@@ -96,8 +94,7 @@ print(f"largest difference {np.round(abs(in_two_steps - at_once).max(), 9):.4f}"
 # ## Smaller: max pooling
 #
 # VGG-16 does not use strides. It cuts the picture into squares of 2 x 2 and keeps the **largest** value of
-# each. That is **max pooling**.
-# There is nothing to learn in it. Look at edges after ReLU, mostly 0:
+# each. That is **max pooling**. There is nothing to learn in it. Look at edges after ReLU, mostly 0:
 
 # %%
 edges = np.maximum(grey[1:, :-1] - grey[:-1, :-1], 0)[:95, :95]
@@ -112,8 +109,8 @@ show(
 
 # %% [markdown]
 # The maximum says "there was such an edge *somewhere* in this square". The mean says how much on average,
-# and gets pale. Dropping pixels loses some edges altogether. To
-# recognise something, the first is what one wants: an ear is an ear, one pixel further left or right.
+# and gets pale. Dropping pixels loses some edges altogether. To recognise something, the first is what one
+# wants: an ear is an ear, one pixel further left or right.
 #
 # ## The gradient of a maximum
 #
@@ -134,10 +131,9 @@ print("dx", dx[0, 0, :, 0])
 print("  ", dx[0, 1, :, 0])
 
 # %% [markdown]
-# In the right square three values are equal. That is a kink, as in ReLU at 0, without a slope. One
-# must choose *one* of them, or the gradient
-# would count three times. The convention: the first in reading order. This is no rare case. After a ReLU,
-# many squares are all 0.
+# In the right square three values are equal. That is a kink, as in ReLU at 0, without a slope. One must
+# choose *one* of them, or the gradient would count three times. The convention: the first in reading order.
+# This is no rare case. After a ReLU, many squares are all 0.
 #
 # Where do the gradients go in a part of the photo? White: the winners of each 4 x 4 square.
 
@@ -178,9 +174,9 @@ check("max_pool2d", max_pool2d, max_pool2d_backward)
 # <details><summary>Hint 2</summary>
 #
 # Bring both axes to the end with `transpose(0, 1, 3, 5, 2, 4)` and make them one axis of size * size. Then
-# `argmax(axis=4)` is the winner. Backward: `np.arange(size * size) == winner[..., None]` is
-# True at the winner only. Multiply with `dy[..., None]`, and go back the same way: reshape, `transpose(0,
-# 1, 4, 2, 5, 3)`, reshape.
+# `argmax(axis=4)` is the winner. Backward: `np.arange(size * size) == winner[..., None]` is True at the
+# winner only. Multiply with `dy[..., None]`, and go back the same way: reshape, `transpose(0, 1, 4, 2, 5,
+# 3)`, reshape.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -215,8 +211,7 @@ check("max_pool2d", max_pool2d, max_pool2d_backward)
 # from 3?
 #
 # Take one dimension, a kernel of three weights $(a, b, c)$, stride 2, and one zero in front as padding.
-# Every output is a sum of
-# products, so all of it is one matrix:
+# Every output is a sum of products, so all of it is one matrix:
 
 # %%
 kernel = np.array([1.0, 2.0, 3.0])  # a, b, c
@@ -243,13 +238,12 @@ plt.show()
 
 # %% [markdown]
 # Each row of $A$ is the kernel, two places further right each time. The **transposed** matrix goes the
-# other way, from 3 numbers to 6. That is the **transposed
-# convolution**. It does not undo the convolution (nobody could make 6 numbers from 3 without loss). It
-# only goes back along the same ways, with the same weights.
+# other way, from 3 numbers to 6. That is the **transposed convolution**. It does not undo the convolution
+# (nobody could make 6 numbers from 3 without loss). It only goes back along the same ways, with the same
+# weights.
 #
-# Read a *column* of the right matrix: each input number **paints** the kernel $(a, b, c)$, times its
-# value, on the output. The next one paints two places further. Where two
-# paintings overlap, they add:
+# Read a *column* of the right matrix: each input number **paints** the kernel $(a, b, c)$, times its value,
+# on the output. The next one paints two places further. Where two paintings overlap, they add:
 
 
 # %%
@@ -269,8 +263,8 @@ print("A transposed v:", A.T @ v, "(without the first, which lies in the padding
 # ## It is the adjoint: a derivation
 #
 # Lesson 5 promised: the map from `dy` to `dx` of a convolution, its adjoint, is worth a name of its own.
-# Let us derive that painting is this
-# adjoint, without a matrix. The convolution, in one dimension with stride $t$:
+# Let us derive that painting is this adjoint, without a matrix. The convolution, in one dimension with
+# stride $t$:
 #
 # $$(A u)_i = \sum_r u_{t i + r}\, w_r$$
 #
@@ -283,13 +277,12 @@ print("A transposed v:", A.T @ v, "(without the first, which lies in the padding
 #
 # $$\langle A u, v \rangle = \sum_j u_j \cdot \Big( \sum_{i, r:\; t i + r = j} w_r\, v_i \Big)$$
 #
-# This has the form $\langle u, \text{something} \rangle$, for every $u$. So the bracket is $(A^T v)_j$.
-# And what does it say? For each $i$ and each $r$, add $w_r v_i$ at the place
-# $t i + r$. That is painting.
+# This has the form $\langle u, \text{something} \rangle$, for every $u$. So the bracket is $(A^T v)_j$. And
+# what does it say? For each $i$ and each $r$, add $w_r v_i$ at the place $t i + r$. That is painting.
 #
 # In two dimensions with channels nothing changes but the letters: the tap $(r, s)$ of input pixel $(i, j)$
-# paints at $(t i + r, t j + s)$, and instead of a product of two numbers, there is a
-# matrix product from the input's channels to the output's:
+# paints at $(t i + r, t j + s)$, and instead of a product of two numbers, there is a matrix product from
+# the input's channels to the output's:
 #
 # $$y[n,\, t i + r,\, t j + s,\, :] \mathrel{+}= x[n, i, j, :] \mathbin{@} w[r, s]^T$$
 #
@@ -309,8 +302,8 @@ def paint(x, w, stride):
 
 
 # %% [markdown]
-# Two loops, as in lesson 5, and the same slices. There they stood on the right, under the name `seen`.
-# Test it with random arrays: $\langle A u, v \rangle = \langle u, A^T v \rangle$.
+# Two loops, as in lesson 5, and the same slices. There they stood on the right, under the name `seen`. Test
+# it with random arrays: $\langle A u, v \rangle = \langle u, A^T v \rangle$.
 
 # %% tags=["check"]
 for stride in (1, 2, 3):
@@ -328,9 +321,9 @@ for stride in (1, 2, 3):
 # ("Zeros between, then a convolution" is the same operation, seen from the output. The paper calls it a
 # convolution with stride 1/2.)
 #
-# **Two numbers for the size.** `pad` crops that many pixels on each side, because the convolution that
-# goes back would add them. And `output_pad`: a 3 x 3 convolution with stride 2 and
-# padding 1 makes 4 pixels from 7, and also from 8. On the way back one has to say which:
+# **Two numbers for the size.** `pad` crops that many pixels on each side, because the convolution that goes
+# back would add them. And `output_pad`: a 3 x 3 convolution with stride 2 and padding 1 makes 4 pixels from
+# 7, and also from 8. On the way back one has to say which:
 
 # %% tags=["check"]
 for size in (7, 8):
@@ -347,9 +340,8 @@ for output_pad in (0, 1):
 # - **dx.** The transposed convolution is $A^T$. Its backward is the adjoint of that, $(A^T)^T = A$: *the
 #   convolution*. Each is the other's backward.
 # - **dw.** In `y[slice] += x @ w[r, s].T`, the number $w[r, s, c, o]$ multiplies $x[\dots, o]$ and goes
-#   into $y[\dots, c]$, at every pixel. So
-#   $dw[r, s, c, o] = \sum dy_{\text{slice}}[n, i, j, c] \cdot x[n, i, j, o]$: one matrix product for each
-#   tap.
+#   into $y[\dots, c]$, at every pixel. So $dw[r, s, c, o] = \sum dy_{\text{slice}}[n, i, j, c] \cdot x[n,
+#   i, j, o]$: one matrix product for each tap.
 # - **db.** A bias is added everywhere: the sum of `dy`.
 
 
@@ -402,8 +394,8 @@ gradcheck(lambda x, w: (paint(x, w, 2), (x, w)), overwriting, (x[:, :3, :4], w))
 # ## Exercise: transposed convolution
 #
 # Shapes, for example: x (3, 5, 7, 2), w (3, 3, 4, 2), b (4,) gives y (3, 10, 14, 4) with stride 2, pad 1,
-# output_pad 1. In general OH = (H - 1) * stride - 2 * pad + KH + output_pad.
-# `b` may be `None`, then `db` is `None` too.
+# output_pad 1. In general OH = (H - 1) * stride - 2 * pad + KH + output_pad. `b` may be `None`, then `db`
+# is `None` too.
 
 
 # %% tags=["exercise", "conv_transpose"]
@@ -433,8 +425,8 @@ check("conv_transpose2d", conv_transpose2d, conv_transpose2d_backward)
 # <details><summary>Hint 2</summary>
 #
 # The large picture has (H - 1) * stride + KH + output_pad rows. Backward: put `dy` where the cut was, in a
-# large picture of zeros, and go through the loops of `paint_backward`.
-# (With pad = 0, `[pad:-pad]` is empty: write `[pad : pad + height]`.)
+# large picture of zeros, and go through the loops of `paint_backward`. (With pad = 0, `[pad:-pad]` is
+# empty: write `[pad : pad + height]`.)
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -480,8 +472,8 @@ for size in (2, 3, 4, 5):
 
 # %% [markdown]
 # With a kernel of 3: once, twice, once, twice. The paintings overlap **unevenly**, because 3 is not a
-# multiple of 2. In two dimensions the counts multiply, and there are pixels that
-# are painted once, twice, and four times:
+# multiple of 2. In two dimensions the counts multiply, and there are pixels that are painted once, twice,
+# and four times:
 
 # %%
 counts = {}
@@ -492,9 +484,8 @@ show(**counts)
 
 # %% [markdown]
 # A kernel of 4 is even *if all its weights are equal*. They are not. Look at it from the output: pixels in
-# even rows and columns see other taps of the kernel than
-# the pixels beside them. Output pixels come in $2 \times 2 = 4$ kinds, and each kind has *a convolution of
-# its own*. If the input is constant, each kind
+# even rows and columns see other taps of the kernel than the pixels beside them. Output pixels come in $2
+# \times 2 = 4$ kinds, and each kind has *a convolution of its own*. If the input is constant, each kind
 # shows the sum of its own taps, and four different sums repeated everywhere are a grid:
 
 # %% tags=["check"]
@@ -512,10 +503,9 @@ print(f"linear weights, constant input: {y.ravel()}")
 #
 # ## Nearest enlargement: fixed rule first, then learn
 #
-# The cure is simple: enlarge by a fixed rule, *then* use an ordinary convolution. The fixed rule that
-# costs nothing: every pixel becomes a square of four equal pixels, **nearest enlargement**.
-# Afterwards all output pixels are seen by the same kernel, and a constant input stays constant, whatever
-# the weights.
+# The cure is simple: enlarge by a fixed rule, *then* use an ordinary convolution. The fixed rule that costs
+# nothing: every pixel becomes a square of four equal pixels, **nearest enlargement**. Afterwards all output
+# pixels are seen by the same kernel, and a constant input stays constant, whatever the weights.
 #
 # Its gradient is a rule of lesson 2. A value is copied four times, so its gradient is the sum of the four:
 
@@ -527,10 +517,9 @@ print("dx", dx.ravel(), "from dy", *np.arange(8).reshape(2, 4))
 
 # %% [markdown]
 # Does training not take the grid away? Try. Three tiny networks learn to enlarge photos to twice the size:
-# one convolution to 16 channels, ReLU, and then one of the three ways to three
-# colours. (`Adam` is descent with a step of its own for each number; lesson 12 derives it.) After each
-# step we enlarge a picture that is *constant*, and measure in grey levels how far the four
-# kinds of output pixels are apart.
+# one convolution to 16 channels, ReLU, and then one of the three ways to three colours. (`Adam` is descent
+# with a step of its own for each number; lesson 12 derives it.) After each step we enlarge a picture that
+# is *constant*, and measure in grey levels how far the four kinds of output pixels are apart.
 
 # %%
 files = sorted(PHOTOS.glob("*.jpg"))
@@ -584,12 +573,9 @@ show(
 
 # %% [markdown]
 # The transposed convolution starts with a grid, makes it *worse* at first, and is not quite rid of it at
-# the end: look at the dark ground. The other two have none, at any step, whatever their weights. (How to
-# do it large: `images.load(...,
-# size=512)` in the first cell and `size=256` above.) The price: the convolution now works on the *large*
-# picture, with 9 products for each output pixel where
-# painting needs
-# only 9/4.
+# the end: look at the dark ground. The other two have none, at any step, whatever their weights. (How to do
+# it large: replace 64 by 256 and 32 by 128 where `large` and `small` are made.) The price: the convolution
+# now works on the *large* picture, with 9 products for each output pixel where painting needs only 9/4.
 #
 # ## What nearest enlargement leaves
 #
@@ -597,7 +583,7 @@ show(
 # can hold, $+1, -1, +1, -1$. Enlarged, it becomes $+1, +1, -1, -1$: a hard square wave, which the ReLU
 # behind it turns into threads two and four pixels apart.
 #
-# **Smooth enlargement** spreads every pixel over five new ones in each direction, with these weights (in
+# **Smooth enlargement** mixes every new pixel from five old ones in each direction, with these weights (in
 # 64ths) for the first and the second of each two new pixels:
 #
 # $$5, 20, 26, 12, 1 \qquad \text{and} \qquad 1, 12, 26, 20, 5$$
@@ -633,8 +619,8 @@ plt.show()
 # Slow waves come through both; through the smooth one, faster waves come weaker and the fastest not at all
 # (but at the ends of the row, where the edge pixel is repeated).
 #
-# Its gradient? Enlargement is linear, so it is the adjoint: each new pixel sends its gradient back to the
-# five it was made of, with the same weights. The adjoint test again:
+# Its gradient? Enlargement is linear, so it is the adjoint: each new pixel sends its gradient back to those
+# it was made of, with the same weights. The adjoint test again:
 
 # %% tags=["check"]
 u, v = rng.normal(size=(1, 6, 7, 2)), rng.normal(size=(1, 12, 14, 2))
@@ -646,8 +632,8 @@ print(f"<A u, v> = {np.sum(y * v):.8f}   <u, A'v> = {np.sum(u * back):.8f}")
 # ## The same grid, backward
 #
 # The backward of a strided convolution *is* a transposed convolution. So uneven overlap is in the
-# **gradients**, too. Here every output pixel of a strided 3 x 3
-# convolution asks for the same (`dy` is 1 everywhere). What arrives at the input picture?
+# **gradients**, too. Here every output pixel of a strided 3 x 3 convolution asks for the same (`dy` is 1
+# everywhere). What arrives at the input picture?
 
 # %%
 canvas = np.zeros((1, 24, 24, 1))
@@ -669,8 +655,8 @@ show(**arrives)
 # - A **transposed convolution** is the adjoint of a convolution: each pixel paints the kernel. Each of the
 #   two is the other's backward.
 # - **Checkerboards** come from uneven overlap: neighbours are made with different taps. **Nearest**
-#   enlargement and a convolution treat all pixels alike. **Smooth** enlargement also
-#   takes out the finest texture of the small grid.
+#   enlargement and a convolution treat all pixels alike. **Smooth** enlargement also takes out the finest
+#   texture of the small grid.
 #
 # **In the paper:** Tables 1 and 2 of the supplement, "stride 2" and "stride 1/2". **In the library:**
 # `ops/pooling.py`, `ops/conv_transpose.py`, `ops/resampling.py`. `style_net(upsample=...)` chooses among

@@ -41,13 +41,13 @@ show(**{name: net.forward(cat[None], style=name)[0] for name in names})
 # ## Take the mean away, divide by the spread
 #
 # Take one channel of one picture: $M$ numbers $x_1 \dots x_M$. Their **mean** is $\mu$. Their **variance**
-# is the mean of the squared
-# distances from $\mu$, and its root $\sigma$, the **standard deviation** (std), is the usual distance from
-# the mean:
+# is the mean of the squared distances from $\mu$, and its root $\sigma$, the **standard deviation** (std),
+# is the usual distance from the mean:
 #
 # $$\mu = \frac{1}{M}\sum_i x_i, \qquad \sigma^2 = \frac{1}{M}\sum_i (x_i - \mu)^2$$
 #
-# To **normalise** means to take the mean away and to divide by the std. The result has mean 0 and variance 1:
+# To **normalise** means to take the mean away and to divide by the std. The result has mean 0 and variance
+# 1:
 #
 # $$\hat x_i = \frac{x_i - \mu}{\sigma}$$
 #
@@ -98,15 +98,13 @@ print(f"largest difference of the two: {difference:.4f}")
 # %% [markdown]
 # ## Why a network wants this
 #
-# **For learning.** After a norm, the numbers of every layer have the same size, whatever the kernels
-# before it did. Steps that suit
-# one layer suit the next. (Lesson 1: a learning rate that is right for one direction may be far too large
-# for another.)
+# **For learning.** After a norm, the numbers of every layer have the same size, whatever the kernels before
+# it did. Steps that suit one layer suit the next. (Lesson 1: a learning rate that is right for one
+# direction may be far too large for another.)
 #
 # **For painting.** The strokes of a painting have the contrast of the *painting*. A photo in fog should be
 # painted as boldly as one in sunshine. Without norms, the network would have to learn this from examples.
-# With an instance norm
-# behind the first convolution, it cannot help it.
+# With an instance norm behind the first convolution, it cannot help it.
 #
 # **Predict before you run:** how much will the paintings of the clear and of the foggy cat differ?
 
@@ -121,15 +119,13 @@ print(f"mean difference of the paintings: {abs(clear - fog).mean():.1f} grey lev
 
 # %% [markdown]
 # They are the same painting. The first layer is a convolution, which is linear: a photo $a x + c$ gives
-# $a\,(w * x)$ plus one constant for each
-# channel. (Reflection padding keeps this true at the border; zeros would not.) The norm behind it takes
-# $a$ and the constant away.
+# $a\,(w * x)$ plus one constant for each channel. (Reflection padding keeps this true at the border; zeros
+# would not.) The norm behind it takes $a$ and the constant away.
 #
 # ## Forget it, then choose it: gamma and beta
 #
 # Mean 0 and variance 1 is a start, but not always what the next layer needs. So each channel gets two
-# parameters that are learnt, a new contrast
-# $\gamma$ (**gamma**) and a new brightness $\beta$ (**beta**):
+# parameters that are learnt, a new contrast $\gamma$ (**gamma**) and a new brightness $\beta$ (**beta**):
 #
 # $$y_i = \gamma\, \hat x_i + \beta$$
 #
@@ -147,14 +143,13 @@ show(**pictures)
 
 # %% [markdown]
 # Rare or common, faint or strong: the network has thousands of features, and how often each fires and how
-# strongly is just what the
-# Gram matrix of lesson 9 will measure as *style*. That is why so few numbers can choose a style.
+# strongly is just what the Gram matrix of lesson 9 will measure as *style*. That is why so few numbers can
+# choose a style.
 #
 # ## The numbers of a shipped style
 #
-# The gallery has 14 rows of $\gamma$ and $\beta$ in each of its norms: 13 paintings, and one row that
-# gives the photo back. Training
-# used one row for each painting and the same kernels for all.
+# The gallery has 14 rows of $\gamma$ and $\beta$ in each of its norms: 13 paintings, and one row that gives
+# the photo back. Training used one row for each painting and the same kernels for all.
 
 # %%
 norms = {name: array for name, array in net.parameters().items() if "norm" in name}
@@ -173,11 +168,10 @@ plt.show()
 
 # %% [markdown]
 # A channel with a small $\gamma$ hardly sees the photo in that painting. Now change the numbers. We write
-# another row into
-# the network: that of The Starry Night, with some arrays taken from The Scream.
+# another row into the network: that of The Starry Night, with some arrays taken from The Scream.
 #
-# **Predict before you run:** which do you expect to matter more, the gammas or the betas? The layers at
-# the beginning or those at the end?
+# **Predict before you run:** which do you expect to matter more, the gammas or the betas? The layers at the
+# beginning or those at the end?
 
 
 # %%
@@ -213,9 +207,9 @@ show(
 
 # %% [markdown]
 # With the gammas of The Scream the strokes become broad, with its betas the colours turn warm, and neither
-# is The Scream: gammas and betas were trained together. The last layers hold most of the colour, the
-# middle ones much of the strokes, the first ones little. And a row *between* two rows is a style between
-# two styles:
+# is The Scream: gammas and betas were trained together. The last layers hold most of the colour, the middle
+# ones much of the strokes, the first ones little. And a row *between* two rows is a style between two
+# styles:
 
 # %%
 mixed = {}
@@ -224,22 +218,19 @@ for share in (0.25, 0.5, 0.75):
 show(**mixed)
 
 # %% [markdown]
-# (How to do it large: `cat = images.load("your.jpg", size=512)` in the first cell, or in a shell
-# `tinynst stylize your.jpg --style "starry_night:0.5 the_scream:0.5"`. Lesson 14 learns a row for your own
-# painting.)
+# (How to do it large: `size=384` for `square` in the first cell, or in a shell `tinynst stylize your.jpg
+# --style "starry_night:0.5 the_scream:0.5"`. Lesson 14 learns a row for your own painting.)
 #
 # ## The gradient: who depends on whom
 #
 # Now backward. Given $dy_i$ for every pixel, we look for $dx_i$, $d\gamma$ and $d\beta$. The last two are
-# quick: $\beta$
-# is added to every pixel, and $\gamma$ is multiplied with $\hat x_i$ at every pixel. Where paths meet,
-# slopes add:
+# quick: $\beta$ is added to every pixel, and $\gamma$ is multiplied with $\hat x_i$ at every pixel. Where
+# paths meet, slopes add:
 #
 # $$d\beta = \sum_i dy_i, \qquad d\gamma = \sum_i dy_i\, \hat x_i$$
 #
 # For $dx$ one must take care. Change *one* pixel of the input. Then $\mu$ and $\sigma$ change, and with
-# them *every* pixel of
-# the output:
+# them *every* pixel of the output:
 
 # %%
 rng = np.random.default_rng(0)
@@ -259,8 +250,7 @@ plt.show()
 
 # %% [markdown]
 # All others have moved, some more and some less, though only pixel 3 was touched. So there are **three
-# ways** from $x_i$ to the
-# loss:
+# ways** from $x_i$ to the loss:
 #
 # ```
 #  x_i ──────────────────────────►  x^_i ──► y_i ──► loss       1. directly
@@ -286,9 +276,9 @@ plt.show()
 #
 # $$d\mu = -\frac{1}{\sigma} \sum_j g_j$$
 #
-# (Does $\sigma$ not depend on $\mu$ as well? The slope of $\frac{1}{M}\sum_j (x_j - \mu)^2$ with respect
-# to $\mu$ is $-\frac{2}{M} \sum_j (x_j - \mu)$, and the
-# distances from a mean always add to 0. So that way is closed.)
+# (Does $\sigma$ not depend on $\mu$ as well? The slope of $\frac{1}{M}\sum_j (x_j - \mu)^2$ with respect to
+# $\mu$ is $-\frac{2}{M} \sum_j (x_j - \mu)$, and the distances from a mean always add to 0. So that way is
+# closed.)
 #
 # *From $\mu$ to $x_i$.* The mean is $\frac{1}{M} \sum_i x_i$: if $x_i$ grows by a little, $\mu$ grows by
 # $1/M$ of that. So
@@ -348,17 +338,16 @@ library, _, _ = ops.instance_norm_backward(g, ops.instance_norm(x, np.ones(3), n
 print(f"{'against the library':20} largest difference {np.round(abs(total - library).max(), 9):.4f}")
 
 # %% [markdown]
-# Only all three are right. But note how near the first one comes, with a random gradient and 35 pixels in
-# a channel: 15 percent. With such an error the loss may well fall, only less than it could, and nobody
-# would know why. That is why gradients are checked.
+# Only all three are right. But note how near the first one comes, with a random gradient and 35 pixels in a
+# channel: 15 percent. With such an error the loss may well fall, only less than it could, and nobody would
+# know why. That is why gradients are checked.
 #
 # ## What the two terms are for
 #
 # There is a second way to see the formula. Adding a constant to all $x_i$ changes nothing in $y$. So the
 # gradient may not have a part in that direction: the sum of all $dx_i$ must be 0. Scaling $x$ changes
-# nothing either,
-# so the sum of $dx_i \hat x_i$ must be 0, too (nearly, because of $\epsilon$). Look what each term does to
-# these two sums:
+# nothing either, so the sum of $dx_i \hat x_i$ must be 0, too (nearly, because of $\epsilon$). Look what
+# each term does to these two sums:
 
 # %% tags=["check"]
 x_hat, _ = normalise(x, (1, 2))
@@ -370,8 +359,7 @@ for name, way in zip(("directly", "+ mean", "+ std"), ways, strict=True):
 
 # %% [markdown]
 # The second term takes out of $g$ its part along the constant, the third its part along $\hat x$. Forward
-# takes brightness and contrast
-# out of the picture, and backward takes the same two out of the gradient.
+# takes brightness and contrast out of the picture, and backward takes the same two out of the gradient.
 #
 # In a picture: let the loss be the value of one output pixel, so that $g$ is 1 there and 0 elsewhere. Who
 # gets a gradient?
@@ -400,9 +388,8 @@ plt.show()
 # ## Exercise: instance norm
 #
 # Normalise each channel of *each image* on its own: the $M$ numbers are all pixels of one image, so the
-# means go over the
-# axes 1 and 2. This is **instance norm** (Ulyanov, Vedaldi and Lempitsky, 2016). But `gamma` and `beta`
-# are one for each channel, for all images.
+# means go over the axes 1 and 2. This is **instance norm** (Ulyanov, Vedaldi and Lempitsky, 2016). But
+# `gamma` and `beta` are one for each channel, for all images.
 #
 # Shapes, for example: x (3, 5, 7, 2), gamma (2,), beta (2,) gives y (3, 5, 7, 2). Derive before you write:
 # close your eyes and name the three ways.
@@ -426,8 +413,7 @@ check("instance_norm", instance_norm, instance_norm_backward)
 # <details><summary>Hint 1</summary>
 #
 # `mean(axis=(1, 2), keepdims=True)` keeps shapes that can be multiplied with x again. Backward needs only
-# $\hat x$, $\sigma$ and $\gamma$. In `dgamma` and
-# `dbeta`, the parameter is used in every image.
+# $\hat x$, $\sigma$ and $\gamma$. In `dgamma` and `dbeta`, the parameter is used in every image.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -479,9 +465,8 @@ gradcheck(forward, forgot_the_std, (x, rng.normal(size=3), rng.normal(size=3)))
 # ## Batch norm: one mean for all images
 #
 # The older **batch norm** (Ioffe and Szegedy, 2015) takes one mean and one std for each channel over the
-# *whole batch*: the $M$ numbers are all
-# pixels of all images, axes 0, 1 and 2. Nothing else in the formula changes. But look what it means for
-# two photos:
+# *whole batch*: the $M$ numbers are all pixels of all images, axes 0, 1 and 2. Nothing else in the formula
+# changes. But look what it means for two photos:
 
 # %%
 batch = np.stack([gate, 0.4 * cat + 10])  # a bright photo and a dark one
@@ -498,8 +483,8 @@ show(
 
 # %% [markdown]
 # Batch norm (in the middle) keeps the difference between the photos: the dark one stays dark and flat.
-# Instance norm (right) takes it away. To tell
-# cats from dogs, it may help to know which photo of a batch is darker. To paint, it does not.
+# Instance norm (right) takes it away. To tell cats from dogs, it may help to know which photo of a batch is
+# darker. To paint, it does not.
 #
 # Batch norm also couples the images. **Predict before you run:** the loss depends only on image 0. Does
 # image 1 get a gradient?
@@ -520,8 +505,8 @@ for name, dx in (
 # ## Running statistics
 #
 # So the result for a photo depends on its company. In training that is only noise. But later a photo comes
-# alone, and its painting must not depend
-# on who else uses the program. So batch norm keeps **running statistics**: after each batch in training,
+# alone, and its painting must not depend on who else uses the program. So batch norm keeps **running
+# statistics**: after each batch in training,
 #
 # $$\text{running} \leftarrow 0.9 \cdot \text{running} + 0.1 \cdot \text{the batch's}$$
 #
@@ -552,20 +537,19 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# After some 40 batches the start is forgotten. (Compare the two means in Adam, lesson 12, which correct
-# for their start. Nobody does here.)
+# After some 40 batches the start is forgotten. (Compare the two means in Adam, lesson 12, which correct for
+# their start. Nobody does here.)
 #
-# One trap: the batch is a *sample* of all photos, and the spread around a sample's own mean is a little
-# too small. With $M$ numbers, the variance is
-# on average too small by $\frac{M-1}{M}$. The convention, as in PyTorch: $y$ is made with the variance
-# divided by $M$, the running variance learns the one divided by $M - 1$.
+# One trap: the batch is a *sample* of all photos, and the spread around a sample's own mean is a little too
+# small. With $M$ numbers, the variance is on average too small by $\frac{M-1}{M}$. The convention, as in
+# PyTorch: $y$ is made with the variance divided by $M$, the running variance learns the one divided by $M -
+# 1$.
 #
 # ## The same painter with batch norm
 #
-# No network with batch norm ships for painting, but we can make one. We take the kernels and the row of
-# The Starry Night, put them in a network with
-# batch norm, and let it collect its running statistics from photos. Only the source of mean and std is
-# different.
+# No network with batch norm ships for painting, but we can make one. We take the kernels and the row of The
+# Starry Night, put them in a network with batch norm, and let it collect its running statistics from
+# photos. Only the source of mean and std is different.
 
 # %%
 batch_net = style_net(norm="batch", upsample="smooth", padding="each")
@@ -584,16 +568,16 @@ show(photo=cat, batch_norm=alone, foggy=foggy, foggy_batch_norm=alone_fog)
 
 # %% [markdown]
 # The contrast of the *photo* has reached the painting: the fog is still there. (The comparison is a little
-# unfair, since these kernels were trained with instance norm. A network
-# trained with batch norm learns to live with it, and paints well, but it has to learn contrast by
-# examples.) The paper used batch norm; instance norm was published a few months later. The authors' code
-# then offered both, and this library's painters all use instance norm.
+# unfair, since these kernels were trained with instance norm. A network trained with batch norm learns to
+# live with it, and paints well, but it has to learn contrast by examples.) The paper used batch norm;
+# instance norm was published a few months later. The authors' code then offered both, and this library's
+# painters all use instance norm.
 #
 # ## Exercise: batch norm
 #
 # In training: normalise over axes 0, 1 and 2, and update `running_mean` and `running_var` **in place**
-# (`running_mean *= ...`, then `+= ...`), so that the caller sees it.
-# Otherwise: use them, and do not change them.
+# (`running_mean *= ...`, then `+= ...`), so that the caller sees it. Otherwise: use them, and do not change
+# them.
 
 
 # %% tags=["exercise", "batch_norm"]
@@ -613,16 +597,15 @@ check("batch_norm", batch_norm, batch_norm_backward)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Two variances: one for y, one for `running_var`. Remember in the cache whether it was training: it
-# decides which ways are open.
+# Two variances: one for y, one for `running_var`. Remember in the cache whether it was training: it decides
+# which ways are open.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With M = x.size / C: `running_var *= 1 - momentum`, then `running_var += momentum * var * M / (M - 1)`.
-# In training
-# dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = gamma * dy and means over axes 0, 1, 2;
-# otherwise dx = g / std.
+# With M = x.size / C: `running_var *= 1 - momentum`, then `running_var += momentum * var * M / (M - 1)`. In
+# training dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = gamma * dy and means over axes 0, 1,
+# 2; otherwise dx = g / std.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -656,15 +639,13 @@ check("batch_norm", batch_norm, batch_norm_backward)
 #
 # - A norm takes **contrast and brightness** away; gamma and beta put in what the network wants.
 # - Mean and std depend on every pixel, so a gradient has **three ways** back: directly, through the mean,
-#   through the std. The last two take from the
-#   gradient what the norm took from the picture.
+#   through the std. The last two take from the gradient what the norm took from the picture.
 # - **Instance norm** works on each image, **batch norm** on the whole batch. Batch norm needs running
 #   statistics, and lets a photo's contrast through.
 # - A style of the gallery is 3,200 gammas and betas. Mix them, and the styles mix.
 #
 # **In the paper:** the supplement's Tables 1 and 2; every convolution but the last is followed by a norm
-# (there: batch norm). **In the library:** `ops/instance_norm.py`
-# with `conditional_instance_norm` for several styles, `ops/batch_norm.py`, and `ops/fast/statistics.py`
-# for what they share.
+# (there: batch norm). **In the library:** `ops/instance_norm.py` with `conditional_instance_norm` for
+# several styles, `ops/batch_norm.py`, and `ops/fast/statistics.py` for what they share.
 #
 # **Next:** what does the critic, VGG-16, see in a photo?
