@@ -300,8 +300,8 @@ plt.show()
 #
 # Multiply the three. The 2 cancels, and $(x_i - \mu)/\sigma$ is $\hat x_i$ again:
 #
-# $$\text{way 3:} \quad -\frac{1}{\sigma}\sum_j g_j \hat x_j \cdot \frac{1}{2\sigma} \cdot \frac{2}{M}(x_i
-# - \mu)
+# $$\text{way 3:} \quad
+#   -\frac{1}{\sigma}\sum_j g_j \hat x_j \cdot \frac{1}{2\sigma} \cdot \frac{2}{M}(x_i - \mu)
 #   = -\frac{1}{\sigma}\, \hat x_i\, \text{mean}(g\,\hat x)$$
 #
 # ## The closed form
