@@ -43,8 +43,8 @@ changed = {
 
 # %% [markdown]
 # How wrong is each? The simplest answer is the mean of the squared differences, as in lesson 1. It is
-# called the **pixel loss**. For a picture $y$ and a **target** $t$, the picture that we want, both of $H
-# \times W$ pixels with $C$ channels:
+# called the **pixel loss**. For a picture $y$ and a **target** $t$, the picture that we want, both of
+# $H \times W$ pixels with $C$ channels:
 #
 # $$L_\text{pixel}(y, t) = \frac{1}{C H W} \sum_{i} (y_i - t_i)^2$$
 
@@ -126,8 +126,8 @@ print(f"library: value {value:.6f}, gradient {gradient[1, 2, 3, 4]:.6f}")
 # At the lowest place, the gradient is zero (there is no way down any more). So, for each number of the
 # picture,
 #
-# $$\frac{1}{K}\sum_k \frac{2\,(y - t_k)}{C H W} = 0 \quad\Rightarrow\quad K y = \sum_k t_k
-# \quad\Rightarrow\quad y = \frac{1}{K}\sum_k t_k$$
+# $$\frac{1}{K}\sum_k \frac{2\,(y - t_k)}{C H W} = 0
+#   \quad\Rightarrow\quad K y = \sum_k t_k \quad\Rightarrow\quad y = \frac{1}{K}\sum_k t_k$$
 #
 # The best answer is the **mean of all possible answers**. Try it with the photo at 25 possible places, up
 # to two pixels away from the middle.
@@ -264,8 +264,8 @@ check("feature_loss", feature_loss)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With $d = f - \text{target}$ and $n$ = `f.size` $= N C H W$: the value is $\sum d^2 / n$, the gradient $2
-# d / n$.
+# With $d = f - \text{target}$ and $n$ = `f.size` $= N C H W$: the value is $\sum d^2 / n$, the
+# gradient $2 d / n$.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -354,8 +354,8 @@ for name, picture in {"photo": photo, **changed}.items():
 # A pixel inside the picture receives $+D$ from the neighbours above and to the left, and $-D$ from those
 # below and to the right. All together:
 #
-# $$dy = (y - \text{above}) + (y - \text{left}) - (\text{below} - y) - (\text{right} - y) = 4y -
-# \text{above} - \text{left} - \text{below} - \text{right}$$
+# $$\begin{aligned}dy &= (y - \text{above}) + (y - \text{left}) - (\text{below} - y) - (\text{right} - y) \\
+#   &= 4y - \text{above} - \text{left} - \text{below} - \text{right}\end{aligned}$$
 #
 # That is four times "the pixel minus the mean of its neighbours". A step against it moves every pixel
 # towards the mean of its neighbours. **To walk down the total variation is to blur.**
@@ -394,8 +394,9 @@ check("tv_loss", tv_loss)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `down = y[:, 1:] - y[:, :-1]`. Begin with `dy` all zeros. Then $+D$ for the lower pixels, `dy[:, 1:] +=
-# down`, and $-D$ for the upper ones, `dy[:, :-1] -= down`. The same across. Divide the value and `dy` by $N$.
+# `down = y[:, 1:] - y[:, :-1]`. Begin with `dy` all zeros. Then $+D$ for the lower pixels,
+# `dy[:, 1:] += down`, and $-D$ for the upper ones, `dy[:, :-1] -= down`. The same across. Divide the value
+# and `dy` by $N$.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -457,8 +458,8 @@ print(f"                              {pixel_loss(denoised, photo)[0]:.0f} after
 # Lesson 1: descent explodes above 2 / curvature. In which direction is $E$ curved most? For a
 # checkerboard, where each pixel is the negative of its four neighbours, the gradient of the total
 # variation is $4y + 4y = 8y$. So the curvature of $\lambda L_\text{TV}$ along a checkerboard is
-# $8\lambda$, no pattern has more, and the other term adds 1. With $\lambda = 1$ the edge is at $2 / 9 =
-# 0.222$.
+# $8\lambda$, no pattern has more, and the other term adds 1. With $\lambda = 1$ the edge is at
+# $2 / 9 = 0.222$.
 #
 # **Predict before you run:** what will the picture look like when the learning rate is a little too large,
 # 0.25?
@@ -469,8 +470,8 @@ exploding_more, _ = denoise(noisy, weight=1.0, lr=0.25, steps=18)
 show(**{"lr 0.2": denoised, "lr 0.25, 14 steps": exploding, "lr 0.25, 18 steps": exploding_more}, columns=4)
 
 # %% [markdown]
-# The checkerboard itself. Each step overshoots in this direction, by a factor of $|1 - 0.25 \cdot 9| =
-# 1.25$, while smooth patterns are long at rest.
+# The checkerboard itself. Each step overshoots in this direction, by a factor of
+# $|1 - 0.25 \cdot 9| = 1.25$, while smooth patterns are long at rest.
 #
 # ## How much smoothness?
 #

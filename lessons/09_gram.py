@@ -236,25 +236,27 @@ for name, picture in variants.items():
 # To walk down the style loss we need its gradient, in two steps: loss $\to G \to F$. Begin with the
 # second. The upstream gradient is `dG`, which says how much the loss grows when each entry of $G$ grows.
 #
-# Think of one number first. If $g = f^2 / n$ and $f$ grows by $\epsilon$, then $g$ grows by $2 f \epsilon
-# / n$. The 2 is there because $f$ stands *twice* in $f \cdot f$, and each side gives one $f \epsilon$. The
+# Think of one number first. If $g = f^2 / n$ and $f$ grows by $\epsilon$, then $g$ grows by
+# $2 f \epsilon / n$. The 2 is there because $f$ stands *twice* in $f \cdot f$, and each side gives one $f
+# \epsilon$. The
 # same happens now with a table. If $F$ changes by a small $\delta F$,
 #
-# $$\delta G_{ab} = \frac1n \sum_p \left( \delta F_{pa}\, F_{pb} + F_{pa}\, \delta F_{pb} \right), \qquad n
-# = CHW$$
+# $$\delta G_{ab} = \frac1n \sum_p \left( \delta F_{pa}\, F_{pb} + F_{pa}\, \delta F_{pb} \right),
+#   \qquad n = CHW$$
 #
 # (the product of two small numbers is left out). The loss changes by the sum of everything that happens to
 # $G$:
 #
-# $$\delta L = \sum_{a,b} dG_{ab}\, \delta G_{ab} = \frac1n \sum_{a,b,p} dG_{ab}\, \delta F_{pa}\, F_{pb} +
-# \frac1n \sum_{a,b,p} dG_{ab}\, F_{pa}\, \delta F_{pb}$$
+# $$\delta L = \sum_{a,b} dG_{ab}\, \delta G_{ab}
+#   = \frac1n \sum_{a,b,p} dG_{ab}\, \delta F_{pa}\, F_{pb} + \frac1n \sum_{a,b,p} dG_{ab}\, F_{pa}\,
+#   \delta F_{pb}$$
 
 # %% [markdown]
 # The gradient with respect to $F_{pc}$ is what stands in front of $\delta F_{pc}$. In the first sum this
 # is the terms with $a = c$, in the second those with $b = c$:
 #
-# $$dF_{pc} = \frac1n \Big( \underbrace{\sum_b F_{pb}\, dG_{cb}}_{(F\, dG^T)_{pc}} + \underbrace{\sum_a
-# F_{pa}\, dG_{ac}}_{(F\, dG)_{pc}} \Big)$$
+# $$dF_{pc} = \frac1n \Big( \underbrace{\sum_b F_{pb}\, dG_{cb}}_{(F\, dG^T)_{pc}}
+#   + \underbrace{\sum_a F_{pa}\, dG_{ac}}_{(F\, dG)_{pc}} \Big)$$
 #
 # Two paths, and they are added:
 #
