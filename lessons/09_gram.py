@@ -248,15 +248,15 @@ for name, picture in variants.items():
 # $G$:
 #
 # $$\delta L = \sum_{a,b} dG_{ab}\, \delta G_{ab}
-#   = \frac1n \sum_{a,b,p} dG_{ab}\, \delta F_{pa}\, F_{pb} + \frac1n \sum_{a,b,p} dG_{ab}\, F_{pa}\,
-#   \delta F_{pb}$$
+#   = \frac1n \sum_{a,b,p} dG_{ab}\, \delta F_{pa}\, F_{pb} +
+#   \frac1n \sum_{a,b,p} dG_{ab}\, F_{pa}\, \delta F_{pb}$$
 
 # %% [markdown]
 # The gradient with respect to $F_{pc}$ is what stands in front of $\delta F_{pc}$. In the first sum this
 # is the terms with $a = c$, in the second those with $b = c$:
 #
-# $$dF_{pc} = \frac1n \Big( \underbrace{\sum_b F_{pb}\, dG_{cb}}_{(F\, dG^T)_{pc}}
-#   + \underbrace{\sum_a F_{pa}\, dG_{ac}}_{(F\, dG)_{pc}} \Big)$$
+# $$dF_{pc} = \frac1n \Big( \underbrace{\sum_b F_{pb}\, dG_{cb}}_{(F\, dG^T)_{pc}} +
+#   \underbrace{\sum_a F_{pa}\, dG_{ac}}_{(F\, dG)_{pc}} \Big)$$
 #
 # Two paths, and they are added:
 #
