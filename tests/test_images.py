@@ -358,5 +358,5 @@ def test_a_notebook_draws_a_figure_once():
         assert pyplot.fignum_exists(figure.number)
         figure._ipython_display_()
     assert (
-        len(shown) == 1 and shown[0].data.startswith(b"\x89PNG") and not pyplot.fignum_exists(figure.number)
+        len(shown) == 1 and shown[0].data.startswith(b"\xff\xd8") and not pyplot.fignum_exists(figure.number)
     )
