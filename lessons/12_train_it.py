@@ -146,6 +146,9 @@ smallest, largest = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
 print(f"smallest: {smallest}, largest: {largest}, ratio {sizes[largest] / sizes[smallest]:,.0f}")
 
 # %% [markdown]
+# (The smallest belongs to a constant that is added to a whole channel, and that the next norm takes away again: its true
+# gradient is zero.)
+#
 # With plain descent, one learning rate has to serve all of them. Too large for one is far too small for
 # another: the narrow valley of
 # lesson 1, in thousands of directions.

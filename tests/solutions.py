@@ -3,10 +3,8 @@
 RELU = """
 import numpy as np
 
-
 def relu(x):
     return np.maximum(x, 0), x
-
 
 def relu_backward(dy, x):
     return dy * (x > 0)
@@ -15,11 +13,9 @@ def relu_backward(dy, x):
 TANH = """
 import numpy as np
 
-
 def scaled_tanh(x, scale=150.0):
     t = np.tanh(x)
     return scale * t, (x, t, scale)
-
 
 def scaled_tanh_backward(dy, cache):
     x, t, scale = cache
@@ -36,7 +32,6 @@ def feature_loss(f, target):
 TV = """
 import numpy as np
 
-
 def tv_loss(y):
     down, across, n = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1], len(y)
     dy = np.zeros_like(y)
@@ -52,7 +47,6 @@ def gram_matrix(f):
     n, h, w, c = f.shape
     p = f.reshape(n, h * w, c)
     return p.transpose(0, 2, 1) @ p / (c * h * w), (f.shape, p)
-
 
 def gram_matrix_backward(dgram, cache):
     (n, h, w, c), p = cache
@@ -73,11 +67,9 @@ def style_loss(f, target_gram):
 PAD = """
 import numpy as np
 
-
 def reflect_pad2d(x, pad):
     rows, columns = (np.pad(np.arange(size), pad, "reflect") for size in x.shape[1:3])
     return x[:, rows][:, :, columns], (x.shape, rows, columns)
-
 
 def reflect_pad2d_backward(dy, cache):
     (n, h, w, c), rows, columns = cache
@@ -92,10 +84,8 @@ def reflect_pad2d_backward(dy, cache):
 CROP = """
 import numpy as np
 
-
 def center_crop(x, crop):
     return x[:, crop : x.shape[1] - crop, crop : x.shape[2] - crop], (x, crop)
-
 
 def center_crop_backward(dy, cache):
     x, crop = cache
@@ -108,7 +98,6 @@ UPSAMPLE = """
 def upsample_nearest(x, scale=2):
     return x.repeat(scale, 1).repeat(scale, 2), (x.shape, scale)
 
-
 def upsample_nearest_backward(dy, cache):
     (n, h, w, c), s = cache
     return dy.reshape(n, h, s, w, s, c).sum(axis=(2, 4))
@@ -117,14 +106,12 @@ def upsample_nearest_backward(dy, cache):
 POOL = """
 import numpy as np
 
-
 def max_pool2d(x, size=2):
     n, h, w, c = x.shape
     a, b = h // size, w // size
     squares = x[:, : a * size, : b * size].reshape(n, a, size, b, size, c).transpose(0, 1, 3, 5, 2, 4)
     squares = squares.reshape(n, a, b, c, -1)
     return squares.max(axis=-1), (x.shape, squares, size)
-
 
 def max_pool2d_backward(dy, cache):
     (n, h, w, c), squares, size = cache
@@ -139,7 +126,6 @@ def max_pool2d_backward(dy, cache):
 CONV = """
 import numpy as np
 
-
 def conv2d(x, w, b=None, stride=1, pad=0):
     (n, h, v, c), (kh, kw, _, o) = x.shape, w.shape
     xp = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -149,7 +135,6 @@ def conv2d(x, w, b=None, stride=1, pad=0):
         for j in range(kw):
             y += xp[:, i : i + stride * oh : stride, j : j + stride * ow : stride][:, :oh, :ow] @ w[i, j]
     return y, (x, xp, w, b, stride, pad)
-
 
 def conv2d_backward(dy, cache):
     x, xp, w, b, stride, pad = cache
@@ -168,7 +153,6 @@ def conv2d_backward(dy, cache):
 TRANSPOSE = """
 import numpy as np
 
-
 def conv_transpose2d(x, w, b=None, stride=2, pad=1, output_pad=1):
     (n, h, v, _), (kh, kw, c, _) = x.shape, w.shape
     large = np.zeros((n, (h - 1) * stride + kh + output_pad, (v - 1) * stride + kw + output_pad, c), x.dtype)
@@ -177,7 +161,6 @@ def conv_transpose2d(x, w, b=None, stride=2, pad=1, output_pad=1):
             large[:, i : i + h * stride : stride, j : j + v * stride : stride][:, :h, :v] += x @ w[i, j].T
     y = large[:, pad : large.shape[1] - pad, pad : large.shape[2] - pad]
     return y + (0 if b is None else b), (x, w, b, stride, pad, large.shape)
-
 
 def conv_transpose2d_backward(dy, cache):
     x, w, b, stride, pad, shape = cache
@@ -199,13 +182,11 @@ import numpy as np
 
 AXES = (1, 2)
 
-
 def instance_norm(x, gamma, beta, eps=1e-5):
     mean, var = x.mean(axis=AXES, keepdims=True), x.var(axis=AXES, keepdims=True)
     std = np.sqrt(var + eps)
     xhat = (x - mean) / std
     return gamma * xhat + beta, (x, xhat, std, gamma)
-
 
 def instance_norm_backward(dy, cache):
     x, xhat, std, gamma = cache
@@ -221,7 +202,6 @@ import numpy as np
 
 AXES = (0, 1, 2)
 
-
 def batch_norm(x, gamma, beta, running_mean, running_var, training=True, momentum=0.1, eps=1e-5):
     mean, var = running_mean.copy(), running_var.copy()
     if training:
@@ -231,7 +211,6 @@ def batch_norm(x, gamma, beta, running_mean, running_var, training=True, momentu
     std = np.sqrt(var + eps)
     xhat = (x - mean) / std
     return gamma * xhat + beta, (xhat, std, gamma, training, running_mean, running_var)
-
 
 def batch_norm_backward(dy, cache):
     xhat, std, gamma, training, running_mean, running_var = cache
@@ -268,7 +247,6 @@ class Residual:
 ADAM = """
 import numpy as np
 
-
 class Adam:
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
         self.parameters, self.lr, self.betas, self.eps, self.t = parameters, lr, betas, eps, 0
@@ -289,11 +267,9 @@ class Adam:
 BLOCK = """
 import numpy as np
 
-
 def block(x, w, u):
     hidden = np.maximum(x @ w, 0)
     return hidden @ u + x, (x, w, u, hidden)
-
 
 def block_backward(dy, cache):
     x, w, u, hidden = cache
