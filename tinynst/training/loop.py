@@ -6,15 +6,20 @@ import itertools
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 from tqdm.notebook import tqdm_notebook
 
 from ..data import checkpoint, images
 from ..data.files import only_run, written_whole
 from ..errors import UserError
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 
 class Loop:
