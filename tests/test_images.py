@@ -337,5 +337,5 @@ def test_a_notebook_draws_a_figure_once(monkeypatch):
     figure = show(picture())
     assert pyplot.fignum_exists(figure.number)
     figure._ipython_display_()
-    assert len(shown) == 1 and shown[0].data.startswith(b"\x89PNG")
+    assert len(shown) == 1 and shown[0].data.startswith(b"\xff\xd8")
     assert not pyplot.fignum_exists(figure.number)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import TqdmWarning
-
-with warnings.catch_warnings():  # without ipywidgets a notebook gets a bar of characters, without a warning
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 
 from ..data import checkpoint, images
 from ..data.files import only_run, written_whole
 from ..errors import UserError
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 
 class Loop:
