@@ -35,8 +35,8 @@ def plain(name):
 
 @dataclass(eq=False)
 class Case:
-    """An operation, the shapes of its arrays and its options; it is linear in each of `linear` alone. `definition` is an
-    independent NumPy expression of the same arguments (not of relu)."""
+    """An operation, the shapes of its arrays and its options; it is linear in each of `linear` alone.
+    `definition` is an independent NumPy expression of the same arguments (not of relu)."""
 
     name: str
     shapes: dict
@@ -60,7 +60,8 @@ class Case:
         return {name: np.abs(a) + 0.5 if name.endswith("_var") else a for name, a in arrays.items()}
 
     def forward(self, arrays, find=ops.__dict__.get):
-        """(y, cache); running statistics, which forward changes, go in as copies. find=plain: the plain version."""
+        """(y, cache); running statistics, which forward changes, go in as copies. find=plain: the plain
+        version."""
         arrays = {name: a.copy() if name.startswith("running_") else a for name, a in arrays.items()}
         return find(self.name)(**arrays, **self.options)
 
@@ -90,8 +91,8 @@ class Case:
 
     @functools.cached_property
     def slopes(self):
-        """{name: [(direction, change of sum(y * dy) along it), ...]}: central differences of the plain version. A
-        direction moves every number of an array at once, so that each counts."""
+        """{name: [(direction, change of sum(y * dy) along it), ...]}: central differences of the plain
+        version. A direction moves every number of an array at once, so that each counts."""
         arrays, rng = self.draw(), np.random.default_rng(2)
 
         def along(name, direction):
@@ -171,8 +172,8 @@ def check_many_blocks(xp, case):
 
 
 def check_unchanged(xp, case):
-    """Forward and backward change no argument; a second backward, and a second run, give the same bits; and y and
-    the gradients share no memory with an argument, nor with each other."""
+    """Forward and backward change no argument; a second backward, and a second run, give the same bits; and y
+    and the gradients share no memory with an argument, nor with each other."""
     arrays, dy = on(xp, case.draw()), asarray(case.dy, xp)
     y, cache = case.forward(arrays)
     before, first = to_numpy(y).copy(), case.backward(dy, cache)
@@ -221,7 +222,8 @@ def check_refusals(xp, case):
 
 
 def row(cases):
-    """Parametrise a test by `check` and `case`: all checks for each case, refusals once for each operation."""
+    """Parametrise a test by `check` and `case`: all checks for each case, refusals once for each
+    operation."""
     checks = (check_values, check_gradient, check_float32, check_views, check_unchanged)
     rows = [(check, case) for case in cases for check in checks]
     rows += [(check_adjoint, case) for case in cases if case.linear]
@@ -310,7 +312,8 @@ def _reversed(xp, a):
 
 
 def vgg_weights(until="relu4_3", dtype=np.float64):
-    """{"conv1_1": (w, b), ...} up to layer `until`: random, with 3, 4, 5, 6, 7 channels in the five blocks."""
+    """{"conv1_1": (w, b), ...} up to layer `until`: random, with 3, 4, 5, 6, 7 channels in the five
+    blocks."""
     rng, weights, c = np.random.default_rng(4), {}, 3
     for layer in LAYERS[: LAYERS.index(until) + 1]:
         o = 2 + int(layer[4])

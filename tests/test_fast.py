@@ -1,4 +1,5 @@
-"""What only the fast versions have: which way a convolution takes, the kernel's memo, Winograd's transforms, panels."""
+"""What only the fast versions have: which way a convolution takes, the kernel's memo, Winograd's transforms,
+panels."""
 
 from fractions import Fraction
 
@@ -81,7 +82,8 @@ def test_small_images_and_few_channels(xp, monkeypatch, check, case):
 @pytest.mark.parametrize("small", [1, 5000, None])
 @pytest.mark.parametrize("rows", [True, False])
 def test_however_it_is_cut(xp, monkeypatch, small, rows):
-    """Two and three panels of channels, shared by the cores or not; transforms of one tile at a time, of some, of all."""
+    """Two and three panels of channels, shared by the cores or not; transforms of one tile at a time, of
+    some, of all."""
     monkeypatch.setattr(matmul, "PANEL", 16)
     monkeypatch.setattr(parallel, "threads", lambda: 2)
     case = conv((3, 3), pad=1, image=(2, 6, 7, 32), outputs=48, bias=True)
@@ -105,7 +107,8 @@ def test_float32_with_many_channels(xp):
 
 
 def test_the_matrices_multiply_polynomials_exactly():
-    """One axis, in fractions: A' (G g * B' d) is the correlation of six numbers d with three g, for all unit vectors."""
+    """One axis, in fractions: A' (G g * B' d) is the correlation of six numbers d with three g, for all unit
+    vectors."""
     g_matrix = [[Fraction(v).limit_denominator(24) for v in line] for line in winograd.G]
 
     def times(matrix, vector):
@@ -116,47 +119,3 @@ def test_the_matrices_multiply_polynomials_exactly():
             d, g = [int(j == i) for j in range(6)], [int(j == k) for j in range(3)]
             values = [u * v for u, v in zip(times(g_matrix, g), times(winograd.BT, d), strict=True)]
             assert times(zip(*winograd.A, strict=True), values) == [int(i == j + k) for j in range(4)]
-
-
-@pytest.mark.parametrize("points", [winograd.BT, winograd.A])
-@pytest.mark.parametrize("corner", [(0, 0), (-1, -1), (-1, 2), (-7, -9), (5, 3), (1, 30), (1, -40)], ids=str)
-def test_values_of_tiles_by_definition(xp, points, corner):
-    """Tiles that lie inside the image, reach over each edge, or miss it; channels in three panels, and in any order."""
-    x = np.random.default_rng(0).standard_normal((2, 9, 11, 6))
-    side, rows, columns = len(points[0]), 2, 3
-    around, expected = np.pad(x, ((0, 0), (50, 50), (50, 50), (0, 0))), np.empty((6, 6, 3, 12, 2))
-    for k, (n, i, j) in enumerate(np.ndindex(2, rows, columns)):
-        h, v = 50 + corner[0] + 4 * i, 50 + corner[1] + 4 * j
-        tile = around[n, h : h + side, v : v + side]
-        expected[:, :, :, k] = np.einsum("pa,qb,abc->qpc", points, points, tile).reshape(6, 6, 3, 2)
-    for image in (asarray(x, xp), asarray(x.transpose(0, 2, 3, 1), xp).transpose(0, 3, 1, 2)):
-        values = winograd._values(xp, points, image, *corner, rows, columns, "v", panels=3)
-        assert_close(values, expected, 1e-13)
-
-
-# --- matrix products ---
-
-
-@pytest.mark.parametrize("small", [1, 5 * 16 * 24, 10**6])
-@pytest.mark.parametrize("columns", [3, 16, 67, 96, 192])
-@pytest.mark.parametrize("outer", [(), (2,)])
-def test_product(xp, monkeypatch, small, columns, outer):
-    """Columns that fit one panel, that several share, and a prime number of them; any number of rows at a time; into
-    a transposed view; one product and a stack of them."""
-    monkeypatch.setattr(matmul, "SMALL", small)
-    rng = np.random.default_rng(0)
-    a, m = rng.standard_normal((*outer, 48, 5)), rng.standard_normal((*outer, 5, columns))
-    panels = matmul.panels(xp, asarray(m, xp))
-    count = {3: 1, 16: 1, 67: 1, 96: 2, 192: 3}[columns] if xp is np else 1
-    assert panels.shape == (*outer, count, 5, columns // count)
-    for out in (xp.zeros((*outer, 48, columns)), xp.zeros((*outer, columns, 48)).swapaxes(-1, -2)):
-        matmul.product(xp, asarray(a, xp), panels, out)
-        assert_close(out, a @ m, 1e-14)
-
-
-@pytest.mark.parametrize(
-    ("rows", "most", "parts"),
-    [(4096, 1736, 4), (4096, 6944, 1), (96, 31, 4), (97, 50, 1), (40, 15, 1), (12, 100, 1), (64, 0, 1)],
-)
-def test_parts_are_equal_and_not_too_short(rows, most, parts):
-    assert matmul._parts(rows, most) == parts

@@ -325,7 +325,8 @@ def test_bicubic_is_pillows(xp, scale):
 
 
 def test_smooth_enlargement_removes_what_is_drawn_on_the_grid():
-    """A texture that changes its sign from pixel to pixel is gone, except at the edges; a slow one is kept."""
+    """A texture that changes its sign from pixel to pixel is gone, except at the edges; a slow one is
+    kept."""
     rows, k = np.ones((1, 6, 1, 1)), np.arange(40)[None, None, :, None]
     assert np.abs(ops.upsample_smooth((-1.0) ** k * rows)[0][:, :, 8:-8]).max() < 1e-12
     assert np.abs(ops.upsample_smooth(np.cos(2 * np.pi * k / 20) * rows)[0]).max() > 0.9

@@ -58,7 +58,8 @@ def test_jobs_run_on_as_many_threads_as_requested(threads):
 
 
 def test_each_core_has_its_own_part_and_helps_when_done(threads):
-    """The first item waits for all the others: whoever is free takes them, those of its own part from the end."""
+    """The first item waits for all the others: whoever is free takes them, those of its own part from the
+    end."""
     others, order, lock = threading.Semaphore(0), [], threading.Lock()
 
     def job(k):

@@ -20,9 +20,8 @@ def floating(**arrays):
     for name, array in given.items():
         has, wanted = array.dtype, given[first].dtype
         if has not in (np.float32, np.float64):
-            raise TypeError(
-                f"{name} has dtype {has}; it should be float32 or float64: use {name}.astype('float32')"
-            )
+            use = f"use {name}.astype('float32')"
+            raise TypeError(f"{name} has dtype {has}; it should be float32 or float64: {use}")
         if has != wanted:
             raise TypeError(f"{name} has dtype {has} but {first} has {wanted}; they should be the same")
     return xp

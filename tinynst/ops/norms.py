@@ -50,10 +50,7 @@ def batch_norm_backward(dy, cache):
 
 
 def instance_norm(x, gamma, beta, eps=1e-5, relu=False):
-    """Instance norm of x (N, H, W, C) with gamma, beta (C,). relu: return max(y, 0). Returns (y, cache).
-
-    Raises ValueError for a wrong shape, TypeError for a wrong dtype or mixed devices.
-    """
+    """Instance norm of x (N, H, W, C) with gamma, beta (C,). Result, relu and errors as batch_norm."""
     check(x, eps, gamma=gamma, beta=beta)
     mean, var = x.mean(axis=(1, 2), keepdims=True), x.var(axis=(1, 2), keepdims=True)
     return _normalise(x, mean, var, gamma, beta, eps, relu)
@@ -72,8 +69,7 @@ def conditional_instance_norm(x, gamma, beta, mix, eps=1e-5, relu=False):
 
     mix (N, S) is the share of each style in each image: a one and zeros for a single style. The rest of the
     net is the same for all styles, so a style is 2*C numbers per layer. relu: return max(y, 0). Dumoulin et
-    al., "A Learned Representation for Artistic Style", arXiv:1610.07629, equation 5.
-    Raises ValueError for a wrong shape, TypeError for a wrong dtype or mixed devices.
+    al., "A Learned Representation for Artistic Style", arXiv:1610.07629, equation 5. Errors as batch_norm.
     """
     check_conditional(x, gamma, beta, mix, eps)
     mean, var = x.mean(axis=(1, 2), keepdims=True), x.var(axis=(1, 2), keepdims=True)

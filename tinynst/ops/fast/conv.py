@@ -125,26 +125,22 @@ def _shifted_products(x, w, out, stride, corner, b, relu, mask):
         t[h, j, p, o] = sum over q, c of x[h, j + q - left, c] * w[p, q, c, o]
         y[i, j] = sum over p of t[i + p - top, j, p]
 
-    With many channels and few taps it gives a *pixel's* contributions to KH*KW output pixels, without
-    patches.
+    With many channels and few taps it gives a *pixel's* contributions to KH*KW output pixels: no patches.
     """
     xp, (kh, kw, c, o), (_, height, columns, _) = array_module(x), w.shape, out.shape
-    across = (
-        1 if 2 * kh * kw * o < 3 * c else kw
-    )  # a patch is 1 x across: KH*KW*O numbers to add or KW*C to copy
+    # A patch is 1 x across: KH*KW*O numbers to add, or KW*C to copy
+    across = 1 if 2 * kh * kw * o < 3 * c else kw
     shifts = kw // across
     wide = columns + kw - across
-    weights = w.reshape(kh, shifts, across * c, o).transpose(2, 0, 1, 3).reshape(across * c, -1)
-    weights = panels(xp, weights)
+    weights = w.reshape(kh, shifts, across * c, o).transpose(2, 0, 1, 3)
+    weights = panels(xp, weights.reshape(across * c, -1))
     row_bytes = wide * (across * c + kh * shifts * o) * x.itemsize
 
     def job(block):
         image, row = block
         masked = None if mask is None else mask[image]
         n, rows = image.stop - image.start, row.stop - row.start
-        terms = scratch(
-            xp, "terms", (kh, shifts, o, n, rows + kh - 1, wide), x.dtype
-        )  # planes: long rows to add
+        terms = scratch(xp, "terms", (kh, shifts, o, n, rows + kh - 1, wide), x.dtype)  # long rows to add
         for _, part in parallel.blocks(xp, 1, rows + kh - 1, n * row_bytes):
             seen = slice(row.start + part.start, row.start + part.stop)
             patch = patches(xp, x[image], (1, across), seen, wide, 1, corner, masked)
@@ -160,10 +156,8 @@ def _shifted_products(x, w, out, stride, corner, b, relu, mask):
         out[block] = y
 
     # Large blocks, cut once more inside: the KH - 1 rows around a block are computed again for its neighbours
-    parallel.run(
-        job,
-        parallel.blocks(xp, out.shape[0], height, row_bytes, max(parallel.BLOCK_BYTES, 4 * kh * row_bytes)),
-    )
+    large = max(parallel.BLOCK_BYTES, 4 * kh * row_bytes)
+    parallel.run(job, parallel.blocks(xp, out.shape[0], height, row_bytes, large))
 
 
 def transposed(x, w, size, stride, pad, b=None, mask=None, memo=None):

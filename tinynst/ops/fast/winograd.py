@@ -91,9 +91,7 @@ def transformed(w, memo=None):
 
     def job(k):
         part = w[..., width * k : width * (k + 1)]
-        if (
-            xp is np and part.strides[3] > part.strides[2]
-        ):  # transposed, for dx: copy rows, transpose in cache
+        if xp is np and part.strides[3] > part.strides[2]:  # for dx: copy rows, then transpose in cache
             lying = scratch(xp, "lying", (3, 3, width, c + LINE), w.dtype)[..., :c]
             lying[...] = part.swapaxes(2, 3)
             part = lying.swapaxes(2, 3)
@@ -185,8 +183,8 @@ def correlate(x, u, out, corner, b, relu, mask):
 
 
 def _lay_out(y, place):
-    """Copy tiles y (4, 4, N, rows, columns, O) to the pixels `place` (N, H, W, O); the last tiles may reach
-    over its edges."""
+    """Copy tiles y (4, 4, N, rows, columns, O) to `place` (N, H, W, O), over whose edges the last may
+    reach."""
     y = y.transpose(2, 3, 0, 4, 1, 5)
     n, rows, _, columns, _, o = y.shape
     h, (whole, rest) = place.shape[1], divmod(place.shape[2], 4)
@@ -199,9 +197,8 @@ def _lay_out(y, place):
 
 
 def kernel_gradient(x, dy, corner):
-    """dw (3, 3, C, O) of `correlate` for dy (N, H, W, O). dU is four times as large as dw, with hundreds of
-    channels larger than a cache: it is computed for one panel of input channels at a time, and transformed to
-    dw at once."""
+    """dw (3, 3, C, O) of `correlate`. dU is four times as large as dw, with hundreds of channels larger than
+    a cache: it is computed for one panel of input channels at a time and transformed to dw at once."""
     xp, (n, height, width, o), c = array_module(x), dy.shape, x.shape[3]
     rows, columns = -(-height // 4), -(-width // 4)
     c_panel, o_panel = matmul.panel(xp, c), matmul.panel(xp, o)
@@ -226,9 +223,7 @@ def kernel_gradient(x, dy, corner):
 
     most = matmul.SMALL // (c_panel * o_panel)  # tiles of a small product
     every = range(c // c_panel)
-    if (
-        xp is np and n * rows * columns <= most and len(every) >= parallel.threads()
-    ):  # the cores share the channels
+    if xp is np and n * rows * columns <= most and len(every) >= parallel.threads():  # share the channels
         dw, whole = xp.empty((1, 3, 3, c, o), x.dtype), [(slice(0, n), slice(0, rows))]
         shares = parallel.groups(xp, every)
         work = [(whole, p, dw[0, :, :, c_panel * p[0] : c_panel * (p[-1] + 1)]) for p in shares]
