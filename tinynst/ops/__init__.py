@@ -1,46 +1,27 @@
-# ruff: noqa: F401
-"""The mathematics. Each operation is a pair of functions over NumPy or CuPy arrays:
+# ruff: noqa: F401, I001
+"""The mathematics. Each operation is a pair of functions over NumPy or CuPy arrays, float32 or float64:
 
     y, cache = operation(x, ...)            gradients = operation_backward(dy, cache)
 
-the gradients in the order of the forward's array arguments, and a twin, `operation_naive`, in plain loops.
+The gradients are in the order of the forward's array arguments. A wrong shape or option raises ValueError, a
+wrong dtype or arrays on two devices TypeError, with the argument's name. Inputs never change.
 
-Notation: N batch, H W height and width, C channels in, O channels out, KH KW kernel; x input, y output, w weights, b bias,
-dy the gradient of the loss by y. Images are (N, H, W, C), kernels (KH, KW, C, O): the last axis is contiguous, so a pixel is
-one vector and a convolution is `patches @ weights`.
+N batch, H W height and width, C channels in, O channels out, KH KW kernel; x input, y output, w weights, b
+bias, dy the gradient of the loss with respect to y. Images are (N, H, W, C), kernels (KH, KW, C, O): the last
+axis is contiguous, so a pixel is one vector and a convolution is `patches @ weights`.
+
+This folder's files hold the plain versions: what is computed. For operations where the plain version is slow,
+`ops.fast` has another one, with the same numbers. Which of the two runs as `ops.NAME` is decided here.
+`help(ops.NAME)` shows the documentation of the plain version.
 """
 
-from .activations import relu, relu_backward, relu_naive, scaled_tanh, scaled_tanh_backward, scaled_tanh_naive
-from .batch_norm import batch_norm, batch_norm_backward, batch_norm_naive
-from .conv import conv2d, conv2d_backward, conv2d_naive
-from .conv_transpose import conv_transpose2d, conv_transpose2d_backward, conv_transpose2d_naive
+from .activations import relu, relu_backward, scaled_tanh, scaled_tanh_backward
+from .fast.blockwise import gram_matrix, gram_matrix_backward, max_pool2d, max_pool2d_backward
+from .fast.blockwise import upsample_smooth, upsample_smooth_backward
+from .fast.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from .fast.norms import batch_norm, batch_norm_backward, instance_norm, instance_norm_backward
+from .fast.norms import conditional_instance_norm, conditional_instance_norm_backward
 from .fast.parallel import add
-from .gram import gram_matrix, gram_matrix_backward, gram_matrix_naive
-from .instance_norm import (
-    conditional_instance_norm,
-    conditional_instance_norm_backward,
-    conditional_instance_norm_naive,
-    instance_norm,
-    instance_norm_backward,
-    instance_norm_naive,
-)
-from .padding import (
-    center_crop,
-    center_crop_backward,
-    center_crop_naive,
-    reflect_pad2d,
-    reflect_pad2d_backward,
-    reflect_pad2d_naive,
-)
-from .pooling import max_pool2d, max_pool2d_backward, max_pool2d_naive
-from .resampling import (
-    upsample_bicubic,
-    upsample_bicubic_backward,
-    upsample_bicubic_naive,
-    upsample_nearest,
-    upsample_nearest_backward,
-    upsample_nearest_naive,
-    upsample_smooth,
-    upsample_smooth_backward,
-    upsample_smooth_naive,
-)
+from .padding import center_crop, center_crop_backward, reflect_pad2d, reflect_pad2d_backward
+from .resampling import upsample_bicubic, upsample_bicubic_backward
+from .resampling import upsample_nearest, upsample_nearest_backward

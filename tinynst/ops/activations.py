@@ -1,6 +1,4 @@
-"""ReLU and the scaled tanh that ends a style net."""
-
-import math
+"""ReLU, and the scaled tanh at the end of a style net."""
 
 import numpy as np
 
@@ -8,16 +6,10 @@ from . import arguments
 
 
 def relu(x):
-    """max(x, 0). Returns (y, cache); any shape. Raises TypeError for a wrong dtype."""
+    """max(x, 0) for x of any shape. Returns (y, cache). Raises TypeError for a wrong dtype."""
     xp = arguments.floating(x=x)
-    y = rectify(xp, x)
+    y = xp.clip(x, 0, np.inf)  # on the CPU three times as fast as xp.maximum(x, 0)
     return y, y
-
-
-def rectify(xp, x, out=None):
-    """max(x, 0), a new array or in `out`: three times as fast on the CPU as xp.maximum with a number, which NumPy does one
-    by one."""
-    return xp.clip(x, 0, np.inf, out=out)
 
 
 def relu_backward(dy, cache):
@@ -28,30 +20,20 @@ def relu_backward(dy, cache):
     return (dy * (y > 0),)
 
 
-def relu_naive(x):
-    """The definition in plain loops, for tests and lessons."""
-    return np.array([v if v > 0 else 0 for v in x.ravel()], x.dtype).reshape(x.shape)
-
-
 def scaled_tanh(x, scale=150.0):
-    """scale * tanh(x): keeps the net's output between -scale and scale, so that colours cannot run away. Returns (y, cache).
+    """scale * tanh(x) for x of any shape: limits a net's output to -scale..scale. Returns (y, cache).
 
-    150 and not 128: added to the mean colour it must be able to reach 0 and 255 without tanh being at its flat end.
+    150 rather than 128: added to the mean colour, y must reach 0 and 255 where tanh is not flat yet. Raises
+    TypeError for a wrong dtype.
     """
     xp = arguments.floating(x=x)
-    y = xp.tanh(x)
-    y *= scale
+    y = xp.tanh(x) * scale
     return y, (y, scale)
 
 
 def scaled_tanh_backward(dy, cache):
-    """Return (dx,): dy * scale * (1 - tanh(x)^2), from y = scale * tanh(x)."""
+    """Return (dx,): dy * scale * (1 - tanh(x)^2), where tanh(x) = y / scale."""
     y, scale = cache
     arguments.floating(y=y, dy=dy)
     arguments.shape("dy", dy, *y.shape)
     return (dy * (scale - y * y / scale),)
-
-
-def scaled_tanh_naive(x, scale=150.0):
-    """The definition in plain loops, for tests and lessons."""
-    return np.array([scale * math.tanh(v) for v in x.ravel()], x.dtype).reshape(x.shape)

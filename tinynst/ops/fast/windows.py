@@ -1,26 +1,24 @@
-"""What every convolution does first: take a window of an image that may reach over its edge, and cut it into patches."""
+"""What a block of output pixels sees of the image: a window, possibly over the edges, cut into patches."""
 
 import numpy as np
 
 from .parallel import scratch
 
 
-def extended(xp, x, top, bottom, left, right, name, mask=None):
-    """Rows `top:bottom` and columns `left:right` of x (N, H, W, C), zero where they lie outside of it.
+def window(xp, x, top, bottom, left, right, name, mask=None):
+    """Rows `top:bottom` and columns `left:right` of x (N, H, W, C), zero outside its edges.
 
-    A view where that will do, else scratch memory called `name`. With `mask` (x's shape) the window is that of
-    x * (mask > 0), ReLU's backward.
+    A view where possible, else scratch memory called `name`. mask: the window is that of x * (mask > 0).
     """
     n, h, w, c = x.shape
     if mask is None and top >= 0 and bottom <= h and left >= 0 and right <= w:
         return x[:, top:bottom, left:right]
-    t, b = min(max(top, 0), h), min(max(bottom, 0), h)
-    l, r = min(max(left, 0), w), min(max(right, 0), w)
-    b, r = max(t, b), max(l, r)
-    rows, columns = slice(t - top, b - top), slice(l - left, r - left)
+    t, l = min(max(top, 0), h), min(max(left, 0), w)  # what x has of it: rows t:u, columns l:r
+    u, r = max(t, min(bottom, h)), max(l, min(right, w))
+    rows, columns = slice(t - top, u - top), slice(l - left, r - left)
     shape = n, bottom - top, right - left, c
     out = scratch(xp, name, shape, x.dtype) if xp is np else xp.zeros(shape, x.dtype)
-    if b == t or r == l:
+    if u == t or r == l:
         out[...] = 0
         return out
     if xp is np:
@@ -29,47 +27,46 @@ def extended(xp, x, top, bottom, left, right, name, mask=None):
         out[:, rows, : columns.start] = 0
         out[:, rows, columns.stop :] = 0
     if mask is None:
-        out[:, rows, columns] = x[:, t:b, l:r]
+        out[:, rows, columns] = x[:, t:u, l:r]
     else:
-        xp.multiply(x[:, t:b, l:r], mask[:, t:b, l:r] > 0, out=out[:, rows, columns])
+        xp.multiply(x[:, t:u, l:r], mask[:, t:u, l:r] > 0, out=out[:, rows, columns])
     return out
 
 
-def patches(xp, x, kernel, rows, columns, stride=1, name="patch"):
-    """The patch under each output pixel of x (N, H, W, C), a copy in scratch memory called `name`: (N*rows*columns, KH*KW*C).
-    A 1x1 kernel at stride 1 needs none."""
-    (kh, kw), (n, _, _, c) = kernel, x.shape
-    x = dense(xp, x)
-    if kh == kw == stride == 1:
-        return x.reshape(-1, c)
-    sn, sh, sw = *x.strides[:2], c * x.itemsize
-    view = as_strided(xp)(x, (n, rows, columns, kh, kw * c), (sn, sh * stride, sw * stride, sh, x.itemsize))
-    patch = scratch(xp, name, view.shape, x.dtype)
-    patch[...] = view
-    return patch.reshape(-1, kh * kw * c)
+def patches(xp, x, kernel, row, columns, stride, corner, mask=None, planar=False):
+    """The patches of x (N, H, W, C) under the output pixels of the slice `row` and of `columns` columns, in
+    scratch memory: (N*rows*columns, KH*KW*C). The patch of the first output pixel begins at pixel -corner.
 
-
-def planar_patches(xp, x, kernel, rows, columns, stride=1):
-    """The same with the numbers of a patch in the order (C, KH, KW), for images of few channels. There KW*C numbers, the
-    longest run that a patch takes from x, are too few to copy fast; plane by plane a row of the *image* is the run.
+    planar: the numbers of a patch in the order (C, KH, KW), for few channels. KW*C numbers, the longest run
+    in x that a patch takes, are then too few to copy fast; with x plane by plane, an image row is the run.
     """
-    (kh, kw), c = kernel, x.shape[3]
-    planes = scratch(xp, "planes", (c, *x.shape[:3]), x.dtype)
-    planes[...] = x.transpose(3, 0, 1, 2)
-    sc, sn, sh, sw = planes.strides
-    view = as_strided(xp)(
-        planes, (c, kh, kw, x.shape[0], rows, columns), (sc, sh, sw, sn, sh * stride, sw * stride)
-    )
-    patch = scratch(xp, "patch", view.shape, x.dtype)
+    (kh, kw), (n, _, _, c), rows = kernel, x.shape, row.stop - row.start
+    top, left = row.start * stride - corner[0], -corner[1]
+    bottom, right = top + (rows - 1) * stride + kh, left + (columns - 1) * stride + kw
+    seen = window(xp, x, top, bottom, left, right, "window", mask)
+    if planar:
+        planes = scratch(xp, "planes", (c, *seen.shape[:3]), x.dtype)
+        planes[...] = seen.transpose(3, 0, 1, 2)
+        sc, sn, sh, sw = planes.strides
+        shape, strides = (c, kh, kw, n, rows, columns), (sc, sh, sw, sn, sh * stride, sw * stride)
+        view = as_strided(xp, planes, shape, strides)
+    else:
+        seen = dense(xp, seen)
+        if kh == kw == stride == 1:
+            return seen.reshape(-1, c)
+        sn, sh, _, sc = seen.strides
+        shape, strides = (n, rows, columns, kh, kw * c), (sn, sh * stride, c * sc * stride, sh, sc)
+        view = as_strided(xp, seen, shape, strides)
+    patch = scratch(xp, "patch", shape, x.dtype)
     patch[...] = view
-    return patch.reshape(c * kh * kw, -1).T
+    return patch.reshape(c * kh * kw, -1).T if planar else patch.reshape(-1, kh * kw * c)
 
 
-def as_strided(xp):
-    return np.lib.stride_tricks.as_strided if xp is np else xp.lib.stride_tricks.as_strided
+def as_strided(xp, x, shape, strides):
+    return xp.lib.stride_tricks.as_strided(x, shape, strides)
 
 
 def dense(xp, x):
-    """x (N, H, W, C) if its last two axes are one run of numbers, else a copy in which they are."""
+    """x (N, H, W, C) if its last two axes are contiguous, else a copy in which they are."""
     run = x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] == x.shape[3] * x.itemsize)
     return x if run else xp.ascontiguousarray(x)
