@@ -94,7 +94,9 @@ def _source(function):
     kinds = ast.FunctionDef | ast.ClassDef
     found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, kinds) and n.name == function.__name__]
     if not found:
-        raise UserError(f"the text of {function.__name__} is not to be had: run its cell again")
+        raise UserError(
+            f"the text of {function.__name__} is not to be had: define it with def or class, and run that cell again"
+        )
     lines = text.splitlines()[found[-1].lineno - 1 : found[-1].end_lineno]
     return inspect.cleandoc("\n" + "\n".join(lines)) + "\n"
 
