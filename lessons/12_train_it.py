@@ -63,8 +63,8 @@ print("and the gradient with respect to every pixel of the result:", dy.shape)
 
 # %%
 dataset = photos.open_dataset(PHOTOS, side=128)
-with photos.Batches(dataset, batch=4, size=64, seed=0) as batches:
-    example = next(batches)
+with photos.batches(dataset, batch=4, size=64, seed=0) as loaded:
+    example = next(loaded)
 show(*example)
 
 # %% [markdown]
@@ -80,11 +80,11 @@ show(*example)
 def training(net, optimizer, steps, batch=1, size=64, seed=1, watch=()):
     """Train for some steps. Returns the losses, and the cat as painted after the steps in `watch`."""
     losses, pictures = [], {}
-    with photos.Batches(dataset, batch, size, seed) as batches:
+    with photos.batches(dataset, batch, size, seed) as loaded:
         for step in range(steps):
             if step in watch:
                 pictures[f"step_{step}"] = net.forward(cat[None])[0]
-            x = next(batches)
+            x = next(loaded)
             y = net.forward(x, training=True)
             terms, dy = objective(y, objective.targets(x))
             net.backward(dy)
@@ -146,6 +146,10 @@ smallest, largest = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
 print(f"smallest: {smallest}, largest: {largest}, ratio {sizes[largest] / sizes[smallest]:,.0f}")
 
 # %% [markdown]
+# (The smallest belongs to a constant that is added to a whole channel, and that the next norm takes away
+# again: its true
+# gradient is zero.)
+#
 # With plain descent, one learning rate has to serve all of them. Too large for one is far too small for
 # another: the narrow valley of
 # lesson 1, in thousands of directions.

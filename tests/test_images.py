@@ -1,5 +1,6 @@
 """Images: every kind of file comes in as RGB 0..255; every mistake is one line that names the file."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -23,6 +24,17 @@ def stored(path, image, **options):
     """`image` (Pillow or array) written to `path`."""
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
     return path
+
+
+def read(path):
+    with Image.open(path) as file:
+        return np.asarray(file)
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def mean_difference(a, b):
@@ -50,13 +62,11 @@ def grey(*values):
         ("фото с пробелом.png", picture(1, 3), {}, picture(1, 3)[0]),
         ("grey.png", np.array([[0, 9, 255]], np.uint8), {}, grey(0, 9, 255)),
         ("16.png", np.array([[256, 257, 300, 32768, 65535]], np.uint16), {}, grey(1, 1, 1, 128, 255)),
-        ("16.tif", np.array([[256, 257, 65535]], np.uint16), {}, grey(1, 1, 255)),
         ("16.pgm", np.array([[256, 257, 65535]], np.uint16), {}, grey(1, 1, 255)),
         ("1.tif", np.array([[0, 0.5, 1]], np.float32), {}, grey(0, 128, 255)),
         ("255.tif", np.array([[0, 100, 254.6]], np.float32), {}, grey(0, 100, 255)),
         ("65535.tif", np.array([[-5, np.nan, 65535]], np.float32), {}, grey(0, 0, 255)),
         ("large.tif", np.array([[0, 2.5e5, 1e6]], np.float32), {}, grey(0, 64, 255)),
-        ("i.tif", np.array([[0, 257, 65535]], np.int32), {}, grey(0, 1, 255)),
         ("large_i.tif", np.array([[0, 2**29, 2**31 - 1]], np.int32), {}, grey(0, 64, 255)),
         ("rgba.png", RGBA, {}, [[255] * 3, [200, 0, 0], [244, 204, 204]]),
         ("la.png", Image.fromarray(RGBA[:, :2, [0, 3]]), {}, grey(255, 200)),
@@ -68,8 +78,7 @@ def grey(*values):
 )
 def test_every_kind_of_pixel(tmp_path, name, image, options, expected):
     loaded = images.load(stored(tmp_path / name, image, **options))
-    assert loaded.dtype == np.float32
-    np.testing.assert_array_equal(loaded[0], expected)
+    assert loaded.dtype == np.float32 and loaded[0].tolist() == np.array(expected).tolist()
 
 
 def test_cmyk_and_animation(tmp_path):
@@ -82,11 +91,8 @@ def test_cmyk_and_animation(tmp_path):
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 3), (3, 2), (8, 1)])
 def test_exif_orientation(tmp_path, orientation, turns):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = stored(tmp_path / "turned.jpg", picture(40, 64), exif=exif, quality=95)
-    expected = np.rot90(picture(40, 64), turns)
-    assert mean_difference(images.load(path), expected) < 4
+    path = stored(tmp_path / "turned.jpg", picture(40, 64), exif=exif(orientation), quality=95)
+    assert mean_difference(images.load(path), np.rot90(picture(40, 64), turns)) < 4
     assert min(images.load(path, size=20).shape[:2]) == 20
 
 
@@ -118,7 +124,15 @@ def test_garbled_exif_neither_warns_nor_refuses(tmp_path, fields):
 def test_size(tmp_path, shape, size, side, enlarge, expected):
     path = stored(tmp_path / "a.png", picture(*shape))
     assert np.asarray(images.open_rgb(path, size, side, enlarge)).shape == (*expected, 3)
-    assert images.load(path).shape == (*shape, 3)
+
+
+def test_wrong_sizes(tmp_path):
+    path = stored(tmp_path / "strip.png", picture(3, 2000))
+    with pytest.raises(UserError, match=r"strip\.png: 2000x3 .* would be 666667x1000"):
+        images.load(path, size=1000)
+    for wrong in ({"size": 0}, {"size": 5, "side": "left"}):
+        with pytest.raises(ValueError, match="side must be"):
+            images.load(path, **wrong)
 
 
 def test_shrinking_is_antialiased_and_the_same_for_a_large_jpeg(tmp_path):
@@ -131,22 +145,9 @@ def test_shrinking_is_antialiased_and_the_same_for_a_large_jpeg(tmp_path):
     assert shrunk.shape == (75, 100, 3) and mean_difference(shrunk, images.resize(photo, 75, 100)) < 4
 
 
-def test_wrong_sizes(tmp_path):
-    path = stored(tmp_path / "strip.png", picture(3, 2000))
-    with pytest.raises(UserError, match=r"strip\.png: 2000x3 .* would be 666667x1000"):
-        images.load(path, size=1000)
-    for wrong in ({"size": 0}, {"size": 5, "side": "left"}):
-        with pytest.raises(ValueError, match=r"size must be|side must be"):
-            images.load(path, **wrong)
-    for shape, size in (((4, 4), (2, 2)), ((4, 4, 3), (0, 2))):
-        with pytest.raises(ValueError, match="resize takes"):
-            images.resize(np.zeros(shape, np.float32), *size)
-
-
 def test_resize_keeps_floats_and_axes_and_does_not_clip():
-    np.testing.assert_allclose(
-        images.resize(np.full((6, 9, 3), 0.3), 4, 5), np.full((4, 5, 3), 0.3), rtol=1e-5
-    )
+    flat = images.resize(np.full((6, 9, 3), 0.3), 4, 5)
+    assert flat.shape == (4, 5, 3) and np.abs(flat - 0.3).max() < 1e-5
     edge = np.zeros((8, 8, 3), np.float32)
     edge[:, 4:] = 1
     enlarged = images.resize(edge, 32, 32)
@@ -160,6 +161,12 @@ def png(*chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def half(format):
+    noise, data = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(data, format)
+    return data.getvalue()[: len(data.getvalue()) // 2]
+
+
 HUGE = (b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
 ZERO = b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b"\x02\x00;"
 
@@ -169,27 +176,23 @@ ZERO = b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b
     [
         ("missing.jpg", None, "no such file"),
         (".", None, "folder"),
-        ("empty.jpg", b"", "empty"),
+        ("empty.jpg", b"", "an empty file"),
         ("text.jpg", b"no image at all\n" * 100, "no image that can be read"),
-        ("cut.jpg", "half", "damaged or cut short"),
-        ("cut.png", "half", "damaged or cut short"),
+        ("cut.jpg", half("JPEG"), "damaged or cut short"),
+        ("cut.png", half("PNG"), "damaged or cut short"),
         ("claim.png", png(HUGE, (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")), "too large"),
         ("zero.gif", ZERO, "zero pixels"),
     ],
 )
-def test_unreadable_files_are_named_in_one_line(tmp_path, name, content, reason):
+@pytest.mark.parametrize("size", [None, 16])
+def test_unreadable_files_are_named_in_one_line(tmp_path, name, content, reason, size):
     path = tmp_path / name
-    if content == "half":
-        noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
-        content = stored(path, noise).read_bytes()
-        content = content[: len(content) // 2]
     if content is not None:
         path.write_bytes(content)
-    for size in (None, 16):
-        with pytest.raises(UserError) as error:
-            images.load(path, size=size)
-        message = str(error.value)
-        assert message.startswith(f"{path}: ") and reason in message and "\n" not in message
+    with pytest.raises(UserError) as error:
+        images.load(path, size=size)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and reason in message and "\n" not in message
 
 
 def test_large_but_honest_image_does_not_warn(tmp_path, monkeypatch):
@@ -197,14 +200,13 @@ def test_large_but_honest_image_does_not_warn(tmp_path, monkeypatch):
     assert images.load(stored(tmp_path / "a.png", picture())).shape == (24, 32, 3)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.tif", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.PNG", "a.tif", "a.bmp"])
 def test_saved_pixels_are_clipped_and_rounded(tmp_path, name):
     image = picture().astype(np.float32)
     image[0, :4, 0] = [-40, 300, 10.4, 10.6]
     images.save(tmp_path / "new folder" / name, image)
     loaded = images.load(tmp_path / "new folder" / name)
-    np.testing.assert_array_equal(loaded[0, :4, 0], [0, 255, 10, 11])
-    np.testing.assert_array_equal(loaded[1:], picture()[1:])
+    assert loaded[0, :4, 0].tolist() == [0, 255, 10, 11] and np.array_equal(loaded[1:], picture()[1:])
     assert [p.name for p in (tmp_path / "new folder").iterdir()] == [name]
 
 
@@ -223,39 +225,29 @@ def test_what_cannot_be_saved_leaves_what_is_there(tmp_path):
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"a\.jpg: could not be written as 70000x1"):
         images.save(path, np.zeros((1, 70000, 3)))
-    for name, message in {
-        "a.docx": r"\.png, \.jpg",
-        "a": r"\.png",
-        "a.gif": r"\.png",
-        "b.png": "folder",
-    }.items():
+    for name, message in {"a.docx": r"\.png, \.jpg", "a": r"\.png", "b.png": "folder"}.items():
         with pytest.raises(UserError, match=message):
             images.save(tmp_path / name, picture())
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="NaN"):
         images.to_uint8(np.array([[[1.0, np.nan, 3.0]]]))
-    np.testing.assert_array_equal(images.to_uint8(np.array([np.inf, -np.inf, 254.6])), [255, 0, 255])
+    assert images.to_uint8(np.array([np.inf, -np.inf, 254.6])).tolist() == [255, 0, 255]
 
 
 def test_grey_and_transparency_are_saved_and_read_as_such(tmp_path):
     rgba = np.random.default_rng(0).integers(0, 256, (4, 5, 4), dtype=np.uint8)
-    colours, alpha = rgba[:, :, :3], rgba[:, :, 3]
-    for name, (image, expected) in {
-        "rgb.png": (colours, (colours, None, False)),
-        "rgba.png": (rgba, (colours, alpha, False)),  # colours under transparent places are kept
-        "rgba.tif": (rgba, (colours, alpha, False)),
-        "grey.png": (rgba[:, :, 0] + np.float32(0.3), (rgba[:, :, [0, 0, 0]], None, True)),
-    }.items():
-        images.save(tmp_path / name, image)
-        found = images.load_parts(tmp_path / name)
-        assert np.array_equal(found[0], expected[0]) and found[2] is expected[2], name
-        assert np.array_equal(found[1], expected[1]) if expected[1] is not None else found[1] is None, name
-    la = images.load_parts(stored(tmp_path / "la.png", Image.fromarray(rgba[:, :, :2])))
-    assert (
-        np.array_equal(la[0], rgba[:, :, [0, 0, 0]])
-        and np.array_equal(la[1], rgba[:, :, 1])
-        and la[2] is True
-    )
+    colours, first, alpha = rgba[:, :, :3], rgba[:, :, [0, 0, 0]], rgba[:, :, 3]
+    stored(tmp_path / "la.png", Image.fromarray(rgba[:, :, [0, 3]]))
+    for name, image, expected in (
+        ("rgb.png", colours, (colours, None, False)),
+        ("rgba.tif", rgba, (colours, alpha, False)),  # colours under transparent places are kept
+        ("grey.png", rgba[:, :, 0] + np.float32(0.3), (first, None, True)),
+        ("la.png", None, (first, alpha, True)),
+    ):
+        if image is not None:
+            images.save(tmp_path / name, image)
+        for found, wanted in zip(images.load_parts(tmp_path / name), expected, strict=True):
+            assert np.array_equal(found, wanted), name
     images.save(tmp_path / "white.bmp", np.dstack([colours, 0 * alpha]))
     assert (images.load(tmp_path / "white.bmp") == 255).all()
 
@@ -263,13 +255,12 @@ def test_grey_and_transparency_are_saved_and_read_as_such(tmp_path):
 def test_find(tmp_path):
     with pytest.raises(UserError, match="is an empty folder"):
         images.find([tmp_path])
-    for name in ["notes.txt", ".hidden.png", "b.JPG", "a.png", "sub/ü.jpeg", ".cache/c.png"]:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-        if name == ".hidden.png":
-            with pytest.raises(UserError, match=r"holds 2 files but no image.*\.jpg"):
-                images.find(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds files but no image.*\.jpg"):
+        images.find(tmp_path)
+    for name in [".hidden.png", "b.JPG", "a.png", "sub/ü.jpeg", ".cache/c.png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     found = images.find(tmp_path)
     assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.png", "b.JPG", "sub/ü.jpeg"]
     both = images.find([tmp_path / "notes.txt", tmp_path, str(tmp_path / "a.png")])
@@ -282,25 +273,19 @@ def test_preserve_color_is_luma_of_one_and_chroma_of_the_other():
     stylised, content = (100 + picture(seed=s).astype(np.float32) / 8 for s in (1, 2))
     out = images.preserve_color(stylised, content)
     ycbcr = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-    assert out.dtype == np.float32
     for axis, source in zip(ycbcr, (stylised, content, content), strict=True):
         np.testing.assert_allclose(out @ axis, source @ axis, atol=1e-3)
     out = images.preserve_color(np.full((2, 2, 3), 250.0), np.full((2, 2, 3), [200.0, 0, 0]))
-    assert out.max() == 255 and out.min() >= 0
-    with pytest.raises(ValueError, match="one size"):
-        images.preserve_color(np.zeros((2, 2, 3)), np.zeros((2, 3, 3)))
+    assert out.dtype == np.float32 and out.max() == 255 and out.min() >= 0
 
 
 def test_sheet_lays_out_in_equal_cells():
     red, small = np.full((10, 20, 3), [255.0, 0, 0]), np.full((4, 6, 3), [0, 0, 255.0])
     page = images.sheet([[red, small], [red]], gap=3)
     assert page.dtype == np.uint8 and page.shape == (3 + 2 * 13, 3 + 2 * 23, 3)
-    np.testing.assert_array_equal(page[3:13, 3:23], red)
-    np.testing.assert_array_equal(page[6:10, 33:39], small)
-    np.testing.assert_array_equal(page[16:26, 3:23], red)
+    for place, image in ((page[3:13, 3:23], red), (page[6:10, 33:39], small), (page[16:26, 3:23], red)):
+        assert np.array_equal(place, image)
     assert (page != 255).any(axis=2).sum() == 2 * 200 + 24
-    with pytest.raises(ValueError, match="at least one"):
-        images.sheet([[]])
 
 
 def test_captions_stand_under_the_images_and_are_cut_to_the_cell():
@@ -324,7 +309,6 @@ def test_match_histogram_gives_the_references_distribution():
         assert (np.diff(matched[:, :, c].ravel()[image[:, :, c].ravel().argsort()]) >= 0).all()
     whole = rng.integers(0, 256, (20, 30, 3)).astype(np.float32)
     assert np.abs(images.match_histogram(whole, whole) - whole).max() < 1e-4
-    assert (images.match_histogram(whole, np.full((2, 2, 3), 7)) == 7).all()
 
 
 def test_a_path_a_pillow_image_and_an_array_are_one_image(tmp_path, xp):
@@ -335,10 +319,8 @@ def test_a_path_a_pillow_image_and_an_array_are_one_image(tmp_path, xp):
 
 
 def test_show_draws_side_by_side(tmp_path):
-    path = stored(tmp_path / "photo.png", picture())
-    figure = show(
-        path, picture().astype(np.float32), sharp=Image.open(path), grey=picture()[:, :, 0], columns=3
-    )
+    path, floats = stored(tmp_path / "photo.png", picture()), picture().astype(np.float32)
+    figure = show(path, floats, sharp=Image.open(path), grey=picture()[:, :, 0], columns=3)
     assert [axes.get_title() for axes in figure.axes[:4]] == ["photo.png", "", "sharp", "grey"]
     for axes in figure.axes[:3]:
         assert np.array_equal(axes.images[0].get_array(), picture())
@@ -347,16 +329,13 @@ def test_show_draws_side_by_side(tmp_path):
         show()
 
 
-def test_a_notebook_draws_a_figure_once():
+def test_a_notebook_draws_a_figure_once(monkeypatch):
     from matplotlib import pyplot
 
-    display = pytest.importorskip("IPython.display")
-    shown = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(display, "display", shown.append)
-        figure = show(picture())
-        assert pyplot.fignum_exists(figure.number)
-        figure._ipython_display_()
-    assert (
-        len(shown) == 1 and shown[0].data.startswith(b"\x89PNG") and not pyplot.fignum_exists(figure.number)
-    )
+    display, shown = pytest.importorskip("IPython.display"), []
+    monkeypatch.setattr(display, "display", shown.append)
+    figure = show(picture())
+    assert pyplot.fignum_exists(figure.number)
+    figure._ipython_display_()
+    assert len(shown) == 1 and shown[0].data.startswith(b"\x89PNG")
+    assert not pyplot.fignum_exists(figure.number)

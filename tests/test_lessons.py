@@ -1,5 +1,9 @@
-"""Lessons: each committed notebook is its source's, with outputs. `python lessons/build.py --check` runs them as well."""
+"""Each committed notebook holds the cells of its source, with outputs, and links lead somewhere.
 
+`python lessons/build.py --check` runs the notebooks as well.
+"""
+
+import re
 import sys
 from pathlib import Path
 
@@ -37,3 +41,16 @@ def test_a_number_that_changed_is_reported():
     assert list(build.differences(old, new)) == [
         "cell 0 printed [1.27, 3e-06], the committed notebook has [1.25, 3e-06]"
     ]
+
+
+PAGES = [*LESSONS.parent.glob("*.md"), *LESSONS.rglob("*.md"), *LESSONS.parent.glob("weights/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(LESSONS.parent)))
+def test_what_a_page_links_to_is_there(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)  # none with a colon: those lead to the web
+    missing = [link for link in links if not (page.parent / link).exists()]
+    files = re.findall(r"`((?:tinynst|tests|lessons|weights)/[\w/.]+)`", text)
+    missing += [name for name in files if not (LESSONS.parent / name).exists()]
+    assert not missing

@@ -11,25 +11,18 @@ from tinynst.tools import weights as tool
 from tinynst.tools.stylize import load_style, stylize
 
 SETTINGS = {"norm": "instance", "upsample": "smooth", "width": 2, "padding": "each"}
-OBJECTIVE = {
-    "content_layers": ["relu3_3"],
-    "content_weights": [1.0],
-    "style_layers": ["relu1_2"],
-    "style_weights": [2.0],
-}
-OBJECTIVE |= {"tv_weight": 0.0, "style_size": 64}
+OBJECTIVE = {"content_layers": ["relu3_3"], "content_weights": [1.0], "style_layers": ["relu1_2"]}
+OBJECTIVE |= {"style_weights": [2.0], "tv_weight": 0.0, "style_size": 64}
+PHOTO = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
 
 
 def write(path, names=("waves", "dots", "identity")):
     """A small net of these styles, its rows all different; returns it."""
-    net = style_net(**SETTINGS, styles=names)
-    rng = np.random.default_rng(1)
+    net, rng = style_net(**SETTINGS, styles=names), np.random.default_rng(1)
     for array in net.parameters().values():
         array += (array.ndim == 2) * rng.uniform(-0.5, 0.5, array.shape).astype(np.float32)
-    records = [
-        {"name": name, "title": name.title(), "painting": f"{name}.jpg", "objective": OBJECTIVE}
-        for name in names
-    ]
+    facts = {"painting": "waves.jpg", "objective": OBJECTIVE}
+    records = [{"name": name, "title": name.title(), **facts} for name in names]
     about = {"kind": "style", "styles": records, "settings": SETTINGS, "style_image": "waves.jpg"}
     weights.save(path, net.parameters(), about)
     return net
@@ -37,16 +30,16 @@ def write(path, names=("waves", "dots", "identity")):
 
 @pytest.fixture
 def ships(tmp_path, monkeypatch):
-    """A gallery and a net of one style, as if they shipped."""
+    """A gallery and a net of one style, as if they shipped; the net of the gallery."""
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "ships")
-    one = style_net(width=2)
-    about = {
-        "kind": "style",
-        "summary": "alone",
-        "settings": {"norm": "instance", "upsample": "transpose", "width": 2},
-    }
-    weights.save(tmp_path / "ships" / "candy.h5", one.parameters(), about)
-    return write(tmp_path / "ships" / "gallery.h5"), tmp_path
+    settings = {"norm": "instance", "upsample": "transpose", "width": 2}
+    about = {"kind": "style", "summary": "alone", "settings": settings}
+    weights.save(tmp_path / "ships" / "candy.h5", style_net(width=2).parameters(), about)
+    return write(tmp_path / "ships" / "gallery.h5")
+
+
+def painted(net, style):
+    return net.forward(PHOTO[None], style=style)[0].clip(0, 255)
 
 
 def refused(call, *arguments):
@@ -59,23 +52,17 @@ def refused(call, *arguments):
 def test_a_record_says_what_is_known_of_the_painting(tmp_path):
     record = styles.record(STYLES / "night_cafe.jpg", OBJECTIVE)
     expected = {"name": "night_cafe", "painting": "night_cafe.jpg", "objective": OBJECTIVE}
-    assert {name: record[name] for name in expected} == expected
-    assert record["title"] == "The Night Cafe, 1888" and record["painter"].startswith("Vincent van Gogh")
-    assert "Debian" in record["source"]
-    images.save(tmp_path / "mine.png", np.zeros((20, 20, 3)))
-    assert styles.record(tmp_path / "mine.png", OBJECTIVE) == {
-        "name": "mine",
-        "painting": "mine.png",
-        "objective": OBJECTIVE,
-    }
+    assert record | expected == record and record["title"] == "The Night Cafe, 1888"
+    assert record["painter"].startswith("Vincent van Gogh") and "Debian" in record["source"]
+    mine = {"name": "mine", "painting": "mine.png", "objective": OBJECTIVE}
+    assert styles.record(tmp_path / "mine.png", OBJECTIVE) == mine
 
 
 def test_a_thumbnail_is_small_and_comes_back():
     picture = images.load(STYLES / "starry_night.jpg")
     text = styles.encoded(picture)
-    assert len(text) < 4000
     small = styles.thumbnail({"thumbnail": text})
-    assert max(small.shape[:2]) == styles.THUMBNAIL
+    assert len(text) < 4000 and max(small.shape[:2]) == styles.THUMBNAIL
     assert np.abs(small - images.at_most(picture, styles.THUMBNAIL)).mean() < 8
     assert styles.thumbnail({}) is None
 
@@ -95,82 +82,63 @@ def test_what_a_user_may_call_a_style(ships, tmp_path):
         f"{own}:a:0.5 b:0.5": (own, {"a": 0.5, "b": 0.5}),
     }.items():
         assert styles.resolve(text) == expected, text
-    assert "'stars'" in refused(styles.resolve, "stars") and "waves, dots" in refused(styles.resolve, "stars")
-    assert "'c'" in refused(styles.resolve, f"{own}:c") and "a, b" in refused(styles.resolve, f"{own}:c")
-    assert "share of dots is 'much'" in refused(styles.resolve, "dots:much")
-    assert "no style weights called" in refused(styles.resolve, str(tmp_path / "none.h5"))
-    assert "one style only" in refused(styles.resolve, f"{candy}:a")
-    assert "share" in refused(load_style, "dots:-1") and "zero" in refused(load_style, "dots:0")
-
-
-def test_a_loaded_mixture_is_what_the_net_paints(ships):
-    net, _ = ships
-    photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
-    for text, style in {
-        "dots": "dots",
-        "waves:3 dots:1": {"waves": 0.75, "dots": 0.25},
-        "gallery": "waves",
+    for text, message in {
+        "stars": "called 'stars': choose from waves, dots",
+        f"{own}:c": "'c': choose from a, b",
+        "dots:much": "share of dots is 'much'",
+        str(tmp_path / "none.h5"): "no style weights called",
+        f"{candy}:a": "one style only",
     }.items():
-        expected = net.forward(photo[None], style=style)[0].clip(0, 255)
-        assert np.abs(stylize(load_style(text), photo) - expected).max() < 0.55
+        assert message in refused(styles.resolve, text)
+    assert "share" in refused(load_style, "dots:-1") and "zero" in refused(load_style, "dots:0")
     assert list(styles.shipped()) == ["waves", "dots", "identity", "candy"]
 
 
+@pytest.mark.parametrize(
+    ("text", "style"),
+    [("dots", "dots"), ("waves:3 dots:1", {"waves": 0.75, "dots": 0.25}), ("gallery", "waves")],
+)
+def test_a_loaded_mixture_is_what_the_net_paints(ships, text, style):
+    assert np.abs(stylize(load_style(text), PHOTO) - painted(ships, style)).max() < 0.55
+
+
 def test_strength_walks_from_the_identity_row_to_the_style(ships):
-    net, _ = ships
-    photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
     loaded = load_style("dots")
-    assert np.array_equal(stylize(loaded, photo, 0), np.rint(photo))
-    lost = photo - net.forward(photo[None], style="identity")[0]
+    assert np.array_equal(stylize(loaded, PHOTO, 0), np.rint(PHOTO))
+    lost = PHOTO - ships.forward(PHOTO[None], style="identity")[0]
     for strength in (0.25, 0.5, 1):
-        expected = (
-            net.forward(photo[None], style={"dots": strength, "identity": 1 - strength})[0]
-            + (1 - strength) * lost
-        )
-        assert np.abs(stylize(loaded, photo, strength) - expected.clip(0, 255)).max() < 0.55
-    steps = [
-        np.abs(stylize(loaded, photo, s).astype(int) - stylize(loaded, photo, s + 0.01)).mean()
-        for s in (0, 0.3, 0.98, 0.99)
-    ]
-    assert max(steps) < 5  # no jump at either end
+        mix = ships.forward(PHOTO[None], style={"dots": strength, "identity": 1 - strength})[0]
+        expected = (mix + (1 - strength) * lost).clip(0, 255)
+        assert np.abs(stylize(loaded, PHOTO, strength) - expected).max() < 0.55
+    for s in (0, 0.99):  # no jump at either end
+        assert np.abs(stylize(loaded, PHOTO, s).astype(int) - stylize(loaded, PHOTO, s + 0.01)).mean() < 5
 
 
-def test_one_style_taken_out_of_many_paints_the_same(ships, capsys):
-    net, folder = ships
-    tool.main(["extract", "gallery", "dots", str(folder / "dots.h5")])
+def test_one_style_taken_out_of_many_paints_the_same(ships, tmp_path, capsys):
+    target, own = tmp_path / "dots.h5", tmp_path / "ships" / "gallery.h5"
+    tool.main(["extract", "gallery", "dots", str(target)])
     assert "wrote" in capsys.readouterr().out
-    about = weights.read_about(folder / "dots.h5")
+    about = weights.read_about(target)
     assert [record["name"] for record in about["styles"]] == ["dots"] and styles.names(about) == ()
-    photo = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
-    expected = net.forward(photo[None], style="dots")[0].clip(0, 255)
-    assert np.abs(stylize(load_style(folder / "dots.h5"), photo) - expected).max() < 0.55
-    assert "no style 'stars'" in refused(styles.extract, "gallery", "stars", folder / "x.h5")
-    assert "holds one style only" in refused(styles.extract, "candy", "candy", folder / "x.h5")
-    own = folder / "ships" / "gallery.h5"
+    assert np.abs(stylize(load_style(target), PHOTO) - painted(ships, "dots")).max() < 0.55
     before = own.read_bytes()
+    assert "no style 'stars'" in refused(styles.extract, "gallery", "stars", tmp_path / "x.h5")
+    assert "holds one style only" in refused(styles.extract, "candy", "candy", tmp_path / "x.h5")
     assert "would overwrite" in refused(styles.extract, own, "dots", own)
-    assert own.read_bytes() == before and not (folder / "x.h5").exists()
+    assert own.read_bytes() == before and not (tmp_path / "x.h5").exists()
 
 
 def test_rows_are_put_together_anew():
-    arrays = {
-        "norm.gamma": np.array([[1.0, 2], [3, 4]]),
-        "norm.beta": np.array([5.0, 6]),
-        "conv.w": np.ones((3, 3)),
-    }
-    several, one = (
-        styles.with_rows(arrays | {"norm.beta": np.array([[5.0, 6], [7, 8]])}, [1, 1, 0]),
-        styles.with_rows(arrays, 0),
-    )
-    assert several["norm.gamma"].tolist() == [[3, 4], [3, 4], [1, 2]] and several["norm.beta"].tolist()[
-        2
-    ] == [5, 6]
+    table = {"norm.gamma": np.array([[1.0, 2], [3, 4]]), "conv.w": np.ones((3, 3))}
+    several = styles.with_rows(table, [1, 1, 0])
+    assert several["norm.gamma"].tolist() == [[3, 4], [3, 4], [1, 2]]
+    one = styles.with_rows(table | {"norm.beta": np.array([5.0, 6])}, 0)
     assert one["norm.gamma"].tolist() == [1, 2] and one["norm.beta"].tolist() == [5, 6]
-    assert one["conv.w"] is arrays["conv.w"]
+    assert one["conv.w"] is table["conv.w"]
 
 
 def test_show_names_each_style_and_prints_no_picture(ships, capsys):
     tool.main(["show", "gallery"])
     shown = capsys.readouterr().out
-    for name in ("styles: waves", "styles: dots", "styles: identity", "Dots", "waves.jpg"):
+    for name in ("name: waves", "name: dots", "name: identity", "Dots", "waves.jpg"):
         assert name in shown

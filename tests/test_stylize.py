@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import strict_cupy
 from PIL import Image
-from test_images import picture
+from test_images import exif, picture, read
 
 from tinynst import cli
 from tinynst.data import images, styles, weights
@@ -48,8 +47,9 @@ def net(style):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder, made the current one."""
+    """A folder with a.png, made the current one."""
     monkeypatch.chdir(tmp_path)
+    images.save("a.png", picture(20, 30))
     return tmp_path
 
 
@@ -59,11 +59,6 @@ def photos(here):
     for i, name in enumerate(("a.jpg", "sub/a.jpg", "sub/b.png")):
         images.save(here / "photos" / name, picture(20 + 4 * i, 30, i))
     return here / "photos"
-
-
-def read(path):
-    with Image.open(path) as file:
-        return np.asarray(file)
 
 
 @pytest.fixture
@@ -95,8 +90,8 @@ def refused(command, here):
 
 
 def tree(folder):
-    """{name below the folder: bytes} of all its files."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """{name below the folder: bytes} of all its files, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -117,7 +112,6 @@ WRONG_SHAPE = {"conv2.w": np.ones((3, 3, 2, 5))}
         ("instance", {}, "does not record all of its net's settings"),
         (SETTINGS | {"norm": "layer"}, {}, "norm is 'layer'; choose from instance, batch"),
         (SETTINGS | {"norm": ["batch"]}, {}, "does not make a style net"),
-        (SETTINGS | {"width": 3}, {}, "there,"),
         (SETTINGS, {"conv2.w": None}, "'conv2.w' is only in one of the two"),
         (SETTINGS, WRONG_SHAPE, "conv2.w has shape (3, 3, 2, 5) there, (3, 3, 2, 4) here"),
         (SETTINGS, {"out.b": np.array([0, np.nan, 0])}, "numbers that are not finite"),
@@ -141,28 +135,24 @@ def test_a_style_by_its_shipped_name_and_the_list_of_styles(here, style, net, mo
     assert (status, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(styles.shipped())
     monkeypatch.setattr(weights, "SHIPPED", style.parent)
-    images.save("a.png", picture(9, 8))
     assert command("a.png", "--style", "tiny", "-o", "b.png")[0] == 0
-    np.testing.assert_array_equal(read("b.png"), stylize.stylize(net, picture(9, 8)))
+    np.testing.assert_array_equal(read("b.png"), stylize.stylize(net, picture(20, 30)))
     assert command("--list-styles") == (0, f"{'tiny':24} thick brush strokes\n", "")
     assert "shipped name (tiny)" in refused("a.png", "--style", "none", "-o", "c.png")
     monkeypatch.setattr(weights, "SHIPPED", here)
-    status, out, err = command("--list-styles")
-    assert (status, err) == (0, "") and out.startswith("no styles ship") and out.count("\n") == 1
+    assert command("--list-styles")[1].startswith("no styles ship")
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 50), (41, 7), (48, 48)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (41, 7), (48, 48)])
 def test_what_the_net_paints_at_the_size_of_the_image(net, tmp_path, size):
     photo = picture(*size).astype(np.float32)
     before, painted = photo.copy(), net.forward(photo[None])[0]
     assert size != (48, 48) or painted.min() < 0  # the result is clipped
-    result = stylize.stylize(net, photo)
-    assert result.dtype == np.uint8
-    np.testing.assert_array_equal(result, np.rint(np.clip(painted, 0, 255)))
-    np.testing.assert_array_equal(photo, before)
     images.save(tmp_path / "a.png", photo)
-    for same in (picture(*size), photo.astype(float), Image.fromarray(picture(*size)), tmp_path / "a.png"):
-        np.testing.assert_array_equal(result, stylize.stylize(net, same))
+    for given in (photo, picture(*size), Image.fromarray(picture(*size)), tmp_path / "a.png"):
+        result = stylize.stylize(net, given)
+        assert result.dtype == np.uint8 and np.array_equal(result, np.rint(np.clip(painted, 0, 255)))
+    np.testing.assert_array_equal(photo, before)
 
 
 def test_strength_blends_and_preserve_color_changes_brightness_only(net):
@@ -172,7 +162,6 @@ def test_strength_blends_and_preserve_color_changes_brightness_only(net):
     for part, end in (((0.25, False), full), ((0.25, True), kept)):
         expected = photo + 0.25 * (end - photo.astype(int))
         assert np.abs(stylize.stylize(net, photo, *part) - expected).max() <= 1
-    assert np.abs(full - photo.astype(int)).mean() > 5
     inside = np.all((kept > 0) & (kept < 255), axis=2)  # where nothing was clipped
     change = (kept - photo.astype(int))[inside]
     assert inside.mean() > 0.2 and np.abs(change - change[:, :1]).max() <= 1  # the same in R, G and B
@@ -180,7 +169,7 @@ def test_strength_blends_and_preserve_color_changes_brightness_only(net):
 
 
 def test_wrong_arguments(net):
-    for shape in [(8, 8), (8, 8, 4), (0, 8, 3), (1, 8, 8, 3)]:
+    for shape in [(8, 8), (8, 8, 4), (0, 8, 3)]:
         with pytest.raises(ValueError, match=re.escape(str(shape))):
             stylize.stylize(net, np.zeros(shape, np.float32))
     for strength in (-0.1, 1.1, float("nan")):
@@ -211,22 +200,9 @@ def test_devices_agree(style, net, xp):
 def test_one_image(here, net, command, out, written):
     (here / "folder").mkdir()
     (here / "there.png").mkdir()
-    images.save("a.png", picture(20, 30))
     assert command("a.png", "-o", out) == (0, f"wrote {Path(written)}, 30x20\n", "")
-    assert sorted(tree(here)) == sorted(["a.png", written])
+    assert list(tree(here)) == sorted(["a.png", written])
     np.testing.assert_array_equal(read(written), stylize.stylize(net, picture(20, 30)))
-
-
-@pytest.mark.parametrize(
-    ("suffix", "format"), [(".jpg", "JPEG"), (".PNG", "PNG"), (".webp", "WEBP"), (".tif", "TIFF")]
-)
-def test_the_suffix_of_out_is_the_format(here, net, command, suffix, format):
-    images.save("a.png", picture(20, 30))
-    assert command("a.png", "-o", f"b{suffix}", "--strength", "0.1")[0] == 0
-    with Image.open(f"b{suffix}") as file:
-        assert (file.format, file.size) == (format, (30, 20))
-        # a random net adds noise, which lossy formats do not keep, so there is little of it here
-        assert np.abs(np.asarray(file, float) - stylize.stylize(net, picture(20, 30), 0.1)).mean() < 6
 
 
 def test_folders_keep_their_structure_formats_and_neighbours(photos, here, net, command):
@@ -236,23 +212,15 @@ def test_folders_keep_their_structure_formats_and_neighbours(photos, here, net, 
         (here / "out" / name).write_text("old")
     status, out, err = command("photos", "photos/a.jpg", "c.bmp", photos / "a.jpg", "-o", "out")
     assert (status, err) == (0, "")  # an image given twice is styled once
-    assert sorted(tree(here / "out")) == ["a.jpg", "c.bmp", "notes.txt", "sub/a.jpg", "sub/b.png"]
-    assert out.splitlines() == [
-        *(f"{Path('photos', name)} -> {Path('out', name)}" for name in ("a.jpg", "sub/a.jpg", "sub/b.png")),
-        f"c.bmp -> {Path('out', 'c.bmp')}",
-        "4 images styled; results are in out",
-    ]
+    written = ["a.jpg", "sub/a.jpg", "sub/b.png"]
+    lines = [f"{Path('photos', name)} -> {Path('out', name)}" for name in written]
+    lines += [f"c.bmp -> {Path('out', 'c.bmp')}", "4 images styled; results are in out"]
+    assert out.splitlines() == lines
+    assert list(tree(here / "out")) == sorted([*written, "c.bmp", "notes.txt"])
     np.testing.assert_array_equal(read("out/sub/b.png"), stylize.stylize(net, picture(28, 30, 2)))
-    np.testing.assert_array_equal(read("out/c.bmp"), stylize.stylize(net, picture(9, 9)))
     with Image.open("out/sub/a.jpg") as file:
         assert (file.format, file.size) == ("JPEG", (30, 24))
     assert (here / "out/notes.txt").read_text() == "old"
-
-
-def test_a_folder_with_one_image_is_a_folder(here, command, refused):
-    images.save("photos/a.png", picture(8, 8))
-    assert "a name for one image" in refused("photos", "-o", "b.png")
-    assert command("photos", "-o", "b.v2")[0] == 0 and sorted(tree(here / "b.v2")) == ["a.png"]
 
 
 def test_formats_that_are_not_written_become_png(here, command):
@@ -264,7 +232,7 @@ def test_formats_that_are_not_written_become_png(here, command):
     found = {path.name: read(path).shape[1] for path in (here / "out").iterdir()}
     expected = {"a.png": 9, "b.gif.png": 10, "b.png": 11, "c.ppm.png": 12, "c.gif.png": 13, "bare.png": 20}
     assert found == expected
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (here / "out").iterdir())
+    assert all(content.startswith(b"\x89PNG") for content in tree(here / "out").values())
 
 
 def test_equal_names_are_refused(photos, here, refused):
@@ -282,7 +250,7 @@ def test_results_in_a_folder_below_the_photos_are_not_styled_again(photos, here,
         status, out, err = command("photos", "-o", "photos/styled")
         assert (status, err.count("\n")) == (0, warnings) and "3 images styled" in out
     assert f"passed over 3 images in {Path('photos/styled')}" in err
-    assert sorted(tree(photos / "styled")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
+    assert list(tree(photos / "styled")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
     images.save("box/in/a.png", picture(8, 8))
     assert "holds no image but those in" in refused("box", "-o", "box/in")
 
@@ -290,7 +258,6 @@ def test_results_in_a_folder_below_the_photos_are_not_styled_again(photos, here,
 @pytest.mark.parametrize("out", ["./a.png", "../{folder}/a.png", "{absolute}/a.png", ".", "sub/.."])
 def test_output_is_input(here, refused, out):
     (here / "sub").mkdir()
-    images.save("a.png", picture(8, 8))
     assert "would overwrite a.png" in refused("a.png", "-o", out.format(folder=here.name, absolute=here))
 
 
@@ -315,14 +282,12 @@ def test_output_is_a_link_to_an_input(photos, here, refused, link):
     ],
 )
 def test_size(here, net, command, options, size):
-    Image.fromarray(picture(20, 30)).save("a.png")
     assert command("a.png", "-o", "b.png", *options)[0] == 0
     photo = np.asarray(Image.fromarray(picture(20, 30)).resize(size, Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(read("b.png"), stylize.stylize(net, photo))
 
 
 def test_strength_colour_and_device(here, net, command, strict):
-    images.save("a.png", picture(20, 30))
     assert command("a.png", "-o", "b.png", "--strength", "0.5", "--preserve-color")[0] == 0
     np.testing.assert_array_equal(read("b.png"), stylize.stylize(net, picture(20, 30), 0.5, True))
     assert strict_cupy.cupy.launches == 0
@@ -331,9 +296,8 @@ def test_strength_colour_and_device(here, net, command, strict):
     assert np.abs(read("b.png").astype(int) - stylize.stylize(net, picture(20, 30))).max() <= 1
 
 
-def test_cuda_without_cupy(here, refused, monkeypatch):
+def test_cuda_without_cupy(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    images.save("a.png", picture(8, 8))
     assert "CuPy" in refused("a.png", "-o", "b.png", "--device", "cuda")
 
 
@@ -348,99 +312,77 @@ ONE = ("a.png", "-o", "b.png")
         (["a.png", "none", "-o", "out"], "none: no such file or folder"),
         (["a.png", "-o", "b.gif"], "b.gif: the name of this file must end in .png, .jpg"),
         (["a.png", "-o", ""], "an empty name"),
-        (["", "-o", "out"], "an empty name"),
         (["a.png", "-o", "notes.txt/"], "notes.txt/ is a file"),
         (["a.png", "-o", "notes.txt/b.png"], "notes.txt is a file"),
         (["a.png", "c.png", "-o", "notes.txt"], "notes.txt is a file: name a folder for the results"),
         (["a.png", "c.png", "-o", "b.png"], "b.png is a name for one image"),
+        (["odd", "-o", "b.png"], "b.png is a name for one image"),
         (["a.png", "-o", "odd"], "is a folder"),
-        ([*ONE, "--strength", "1.5"], "--strength must be from 0"),
+        (["notes.txt", "-o", "out/"], "notes.txt: no image that can be read"),
+        (["empty", "-o", "out/"], "empty is an empty folder"),
         ([*ONE, "--strength", "nan"], "--strength must be from 0"),
         ([*ONE, "--size", "0"], "--size must be at least 1"),
-        ([*ONE, "--size", "1.5"], "--size"),
         ([*ONE, "--size", "99999999", "--enlarge"], "give a smaller size"),
         ([*ONE, "--enlarge"], "--enlarge needs --size"),
         ([*ONE, "--device", "tpu"], "--device"),
         ([*ONE, "--style", "no_such_style"], "no style weights called 'no_such_style'"),
         ([*ONE, "--style", "a.png"], "a.png is not an HDF5 file"),
-        ([*ONE, "--style", "foreign.h5"], "foreign.h5 is an HDF5 file of some other program"),
-        ([*ONE, "--style", "cut.h5"], "cut.h5 is cut short"),
         ([*ONE, "--style", "vgg16"], "holds vgg16 weights, not style weights"),
-        ([*ONE, "--style", "odd"], "odd is a folder"),
     ],
 )
-def test_mistakes_end_in_one_line_and_write_nothing(here, style, refused, arguments, message):
-    for name in ("a.png", "c.png"):
-        images.save(name, picture(8, 8))
+def test_mistakes_end_in_one_line_and_write_nothing(here, refused, arguments, message):
+    images.save("c.png", picture(8, 8))
     (here / "notes.txt").write_text("not what you think")
-    with h5py.File("foreign.h5", "w") as file:
-        file["x"] = np.zeros(3)
-    (here / "cut.h5").write_bytes(style.read_bytes()[:2000])
     (here / "odd" / "a.png").mkdir(parents=True)
+    images.save("odd/b.png", picture(8, 8))
+    (here / "empty").mkdir()
     assert message in refused(*arguments)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write everywhere")
 def test_a_folder_that_may_not_be_written_into(here, refused):
-    images.save("a.png", picture(8, 8))
     (here / "locked").mkdir(mode=0o500)
     assert "locked may not be written into" in refused("a.png", "-o", "locked/new/")
 
 
 def test_odd_images(here, net, command):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn a quarter clockwise to see it upright
     rgba = np.dstack([picture(8, 15), np.full((8, 15), 255, np.uint8)])
     rgba[:, :5, 3] = 0
     grey16 = np.linspace(0, 65535, 120).reshape(8, 15).astype(np.uint16)
-    frames = [Image.new("RGB", (15, 8), colour) for colour in ("red", "blue")]
+    tiny, side = picture(1, 1), picture(20, 30)
+    grey8 = np.rint(np.repeat(grey16[..., None] / 257, 3, axis=2)).astype(np.uint8)
     (here / "in").mkdir()
-    frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
-    Image.fromarray(picture(20, 30)).save("in/turned.png", exif=exif)
-    shown = {
-        "moving": np.tile(np.array([255, 0, 0], np.uint8), (8, 15, 1)),
-        "turned": np.rot90(picture(20, 30), -1),
-    }
-    for name, image in {
-        "tiny": picture(1, 1),
-        "flat": picture(3, 2000),
-        "Größe 大きい \N{ARTIST PALETTE}": picture(5, 6),
-        "-o": picture(5, 6),
-        "grey": grey16,
-        "glass": rgba,
-    }.items():
-        Image.fromarray(image).save(f"in/{name}.png")
-        shown[name] = image
-    shown["grey"] = np.rint(np.repeat(grey16[..., None] / 257, 3, axis=2)).astype(np.uint8)
-    shown["glass"] = np.where(rgba[..., 3:] == 0, 255, rgba[..., :3]).astype(np.uint8)
+    shown = {}
+    for name, image, options, expected in (
+        ("tiny", tiny, {}, tiny),
+        ("Größe 大きい \N{ARTIST PALETTE}", side, {}, side),
+        ("-o", side, {}, side),
+        ("turned", side, {"exif": exif(6)}, np.rot90(side, -1)),
+        ("grey", grey16, {}, grey8),
+        ("glass", rgba, {}, np.where(rgba[..., 3:] == 0, 255, rgba[..., :3]).astype(np.uint8)),
+    ):
+        Image.fromarray(image).save(f"in/{name}.png", **options)
+        shown[f"{name}.png"] = expected
     status, _, err = command("in", "-o", "out/")
-    assert (status, err) == (0, "") and sorted(tree(here / "out")) == sorted(f"{name}.png" for name in shown)
+    assert (status, err) == (0, "") and list(tree(here / "out")) == sorted(shown)
     for name, photo in shown.items():
-        np.testing.assert_array_equal(read(f"out/{name}.png"), stylize.stylize(net, photo), err_msg=name)
+        np.testing.assert_array_equal(read(f"out/{name}"), stylize.stylize(net, photo), err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["text.jpg", "folder", "STYLE"])
-def test_an_only_input_that_cannot_be_read(here, style, refused, name):
-    Path("text.jpg").write_text("no image at all")
-    (here / "folder").mkdir()
-    name = str(style) if name == "STYLE" else name
-    assert name in refused(name, "-o", "out/")
-
-
-def test_bad_images_among_others(photos, here, net, command):
+def test_bad_images_among_others(photos, here, command):
     Path("photos/sub/aa.jpg").write_text("no image at all")
     status, out, err = command("photos", "-o", "out")
     assert status == 1 and err.startswith("warning: ") and str(Path("photos/sub/aa.jpg")) in err
     last = "3 images styled, 1 could not be (see the warnings above); results are in out"
     assert err.count("\n") == 1 and out.splitlines()[-1] == last
-    assert sorted(tree(here / "out")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
+    assert list(tree(here / "out")) == ["a.jpg", "sub/a.jpg", "sub/b.png"]
     Path("b.png").write_text("nor this")
     status, out, err = command("photos/sub/aa.jpg", "b.png", "-o", "none")
     assert (status, out) == (2, "") and "none of the 2 images" in err and not (here / "none").exists()
     assert [line.split(":")[0] for line in err.splitlines()] == ["warning", "warning", "tinynst stylize"]
 
 
-def test_not_enough_memory(photos, here, command, refused, monkeypatch):
+def test_not_enough_memory(photos, command, refused, monkeypatch):
     forward = StyleNet.forward
 
     def small_machine(net, images, *options, **named):
@@ -465,12 +407,7 @@ def test_a_bar_on_a_terminal_instead_of_lines(photos, command, monkeypatch):
 
 def test_help_says_what_becomes_of_formats_and_sizes(command):
     status, out, _ = command("--help")
-    words = (
-        "others become PNG",
-        "ransparent becomes white",
-        "smaller ones stay as they are",
-        "(default: cpu)",
-    )
+    words = ("others become PNG", "ransparent becomes white", "smaller ones stay", "(default: cpu)")
     assert status == 0 and all(each in " ".join(out.split()) for each in words)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import photos
 from PIL import Image
-from test_images import picture
+from test_images import exif, picture, read
 
 from tinynst import cli
 from tinynst.data import images, weights
@@ -30,15 +30,14 @@ def random_net(seed=3, **settings):
     return net
 
 
-def write_net(path, net, loss="pixel", **settings):
-    about = {"kind": "superres", "factor": net.factor, "loss": loss, "settings": SETTINGS | settings}
+def write_net(path, net, loss="pixel"):
+    about = {"kind": "superres", "factor": net.factor, "loss": loss, "settings": SETTINGS}
     weights.save(path, {**net.parameters(), **net.buffers()}, about)
-    return path
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder, made the current one, with the weights w.h5."""
+    """A folder of our own, made the current one, with the weights w.h5."""
     monkeypatch.chdir(tmp_path)
     write_net("w.h5", random_net())
     return tmp_path
@@ -54,11 +53,6 @@ def command(capsys):
         return done.value.code, *capsys.readouterr()
 
     return run
-
-
-def read(path):
-    with Image.open(path) as file:
-        return np.asarray(file)
 
 
 VARIANTS = [
@@ -86,11 +80,6 @@ def test_tiles_are_the_whole_and_see_no_further_than_reach(settings):
         assert np.ptp(places) > 8 * f
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (37, 2)], ids=str)
-def test_any_size(size):
-    assert enlarge(random_net(), picture(*size), tile=16).shape == (4 * size[0], 4 * size[1], 3)
-
-
 def test_kinds_of_images_and_devices_agree(xp, here):
     net, about = load_superres("w.h5", xp)
     assert about["loss"] == "pixel" and net.factor == 4
@@ -102,7 +91,9 @@ def test_kinds_of_images_and_devices_agree(xp, here):
         assert isinstance(result, np.ndarray) and np.abs(result - expected).max() < 0.51
 
 
-def test_wrong_arguments_are_refused():
+def test_any_size_but_other_shapes_are_refused():
+    for size in [(1, 1), (1, 40), (37, 2)]:
+        assert enlarge(random_net(), picture(*size), tile=16).shape == (4 * size[0], 4 * size[1], 3)
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4)), np.zeros((0, 4, 3))):
         with pytest.raises(ValueError, match=re.escape(str(wrong.shape))):
             enlarge(random_net(), wrong)
@@ -123,14 +114,11 @@ def test_matched_histogram_is_the_images():
 
 
 def test_wrong_weights_are_refused(tmp_path):
-    net = random_net()
     for kind, settings, message in (
-        ("superres", SETTINGS | {"width": 3}, r"there, .* here|only in one"),
         ("superres", SETTINGS | {"factor": 3}, "does not make a superres net: factor is 3"),
-        ("superres", {"factor": 4}, "does not record all"),
         ("style", SETTINGS, "holds style weights, not superres weights"),
     ):
-        weights.save(tmp_path / "a.h5", net.parameters(), {"kind": kind, "settings": settings})
+        weights.save(tmp_path / "a.h5", random_net().parameters(), {"kind": kind, "settings": settings})
         with pytest.raises(UserError, match=message):
             load_superres(tmp_path / "a.h5")
 
@@ -144,18 +132,13 @@ def test_shipped_nets_beat_bicubic_or_look_sharper(name):
     low = shrink(photo, f, about["degradation"])
     bicubic, result = images.resize(low, *photo.shape[:2]), enlarge(net, low).astype(np.float32)
     inner = (slice(f, -f), slice(f, -f))
-
-    def error(image):
-        return float(((image - photo)[inner] ** 2).mean())
-
-    def detail(image):
-        return float((np.diff(image[inner], axis=1) ** 2).mean())
-
+    error, better = (float(((image - photo)[inner] ** 2).mean()) for image in (bicubic, result))
+    detail, sharper = (float((np.diff(image[inner], axis=1) ** 2).mean()) for image in (bicubic, result))
     assert name == f"superres_x{f}_{about['loss']}"
     if about["loss"] == "pixel":
-        assert error(result) < 0.97 * error(bicubic)
+        assert better < 0.97 * error
     else:
-        assert detail(bicubic) < 0.9 * detail(result) and error(result) < 2 * error(bicubic)
+        assert detail < 0.9 * sharper and better < 2 * error
 
 
 def test_images_and_folders(here, command):
@@ -176,12 +159,9 @@ def test_grey_stays_grey_and_transparency_is_enlarged_too(here, command, mode):
     shown, alpha = picture(9, 8), np.zeros((9, 8), np.uint8)
     alpha[:, 4:] = 255
     shown = shown if mode == "RGBA" else shown[:, :, :1].repeat(3, axis=2)
-    pixels = {
-        "L": shown[:, :, 0],
-        "I;16": shown[:, :, 0].astype(np.uint16) * 257,
-        "LA": np.dstack([shown[:, :, 0], alpha]),
-        "RGBA": np.dstack([shown, alpha]),
-    }
+    first = shown[:, :, 0]
+    pixels = {"L": first, "I;16": first.astype(np.uint16) * 257}
+    pixels |= {"LA": np.dstack([first, alpha]), "RGBA": np.dstack([shown, alpha])}
     Image.fromarray(pixels[mode]).save("a.png")
     command("a.png", "-o", "b.png")
     command("a.png", "-o", "b.jpg")
@@ -195,9 +175,7 @@ def test_grey_stays_grey_and_transparency_is_enlarged_too(here, command, mode):
 
 
 def test_a_photo_on_its_side_is_turned(here, command):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(picture(6, 10)).save("a.png", exif=exif)
+    Image.fromarray(picture(6, 10)).save("a.png", exif=exif(6))
     command("a.png", "-o", "b.png")
     assert np.array_equal(read("b.png"), enlarge(random_net(), np.rot90(picture(6, 10), -1)))
 
@@ -215,9 +193,8 @@ def test_weights_by_factor_and_loss(here, command, monkeypatch):
         (("--loss", "pixel", "--match-histogram", "yes"), 6, True),
     ):
         assert command("a.png", "-o", "b.png", *options, weights=None)[0] == 0
-        assert np.array_equal(
-            read("b.png"), enlarge(random_net(seed), picture(12, 10), match_histogram=match)
-        )
+        expected = enlarge(random_net(seed), picture(12, 10), match_histogram=match)
+        assert np.array_equal(read("b.png"), expected)
     status, _, err = command("a.png", "-o", "b.png", "--factor", "8", weights=None)
     assert status == 2 and "called 'superres_x8_feature'" in err and "superres_x4_pixel" in err
 

@@ -29,27 +29,17 @@ def test_bicubic_is_the_antialiased_mean_rounded(factor):
     assert low.shape == (12, 12, 3) and low.dtype == np.uint8
     weights = np.array([cubic((k + 0.5) / factor - 6.5) for k in range(12 * factor)])
     weights /= weights.sum()
-    across = np.rint(np.einsum("hwc,w->hc", image.astype(float), weights)).clip(
-        0, 255
-    )  # Pillow rounds between the two
+    across = np.einsum("hwc,w->hc", image.astype(float), weights)
+    across = np.rint(across).clip(0, 255)  # Pillow rounds between the two
     assert np.abs(low[6, 6].astype(float) - weights @ across).max() <= 1
 
 
-def test_the_low_image_is_rounded_to_what_a_file_holds():
-    image = photos(16, 16, 3, dtype=np.float32)
-    low = shrink(image, 4)
-    assert np.array_equal(low, shrink(np.rint(image).astype(np.uint8), 4))
-    assert np.array_equal(
-        low, np.asarray(Image.fromarray(np.rint(image).astype(np.uint8)).resize((4, 4), Image.BICUBIC))
-    )
-
-
-def test_the_papers_is_blurred_before():
+def test_the_low_image_is_rounded_and_the_papers_is_blurred_before():
     image = photos(32, 24, 3, dtype=np.float32)
+    pixels = Image.fromarray(np.rint(image).astype(np.uint8))
+    assert np.array_equal(shrink(image, 4), np.asarray(pixels.resize((6, 8), Image.BICUBIC)))
     assert np.array_equal(shrink(image, 4, "paper"), shrink(blur(image, 1.0), 4))
     assert shrink(image, 4, "paper").std() < 0.97 * shrink(image, 4).std()
-    flat = np.full((8, 8, 3), 200, np.uint8)
-    assert np.array_equal(shrink(flat, 2, "paper"), flat[:4, :4])
 
 
 def test_blur_is_a_gaussian():
@@ -59,8 +49,7 @@ def test_blur_is_a_gaussian():
     expected = np.exp(-(y**2 + x**2) / 2) / np.exp(-(np.arange(-4, 5) ** 2) / 2).sum() ** 2
     result = blur(spot, 1.0)
     assert np.abs(result[6:15, 8:17, 1] - expected).max() < 1e-6 and abs(result.sum() - 2) < 1e-5
-    ramp = np.repeat(np.arange(30.0)[:, None, None], 5, axis=1)
-    assert np.abs(blur(ramp, 1.0)[8:22] - ramp[8:22]).max() < 1e-4
+    assert np.abs(blur(np.full((5, 6, 3), 200.0), 1.0) - 200).max() < 1e-3  # edges are repeated
 
 
 def test_what_cannot_be_shrunk_is_refused():

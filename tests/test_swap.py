@@ -12,7 +12,7 @@ import tinynst
 from tinynst import layers, losses, ops, optim
 from tinynst.errors import UserError
 from tinynst.networks import VGG16, style_net
-from tinynst.training import loop
+from tinynst.training import task
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_net_and_vgg_compute_the_same_on_the_learners_code(folder):
     images, dy = rng.uniform(0, 255, (2, 1, 20, 24, 3)).astype(np.float32)
     net, vgg = style_net(width=2), VGG16.load()
     before, seen = gradients(net, images, dy), vgg.forward(images, ("relu2_2",))["relu2_2"]
-    kept = ops.conv2d, ops.conv2d_backward, losses.style_loss, optim.Adam, layers.Residual, loop.Adam
+    kept = ops.conv2d, ops.conv2d_backward, losses.style_loss, optim.Adam, layers.Residual, task.Adam
     names = tinynst.use(folder)
     assert len(names) == 14 and {"conv2d", "Residual", "Adam"} <= set(names)
     assert not set(kept) & {
@@ -43,7 +43,7 @@ def test_the_net_and_vgg_compute_the_same_on_the_learners_code(folder):
         losses.style_loss,
         optim.Adam,
         layers.Residual,
-        loop.Adam,
+        task.Adam,
     }
     after, seen_now = gradients(style_net(width=2), images, dy), vgg.forward(images, ("relu2_2",))["relu2_2"]
     assert after.keys() == before.keys()
@@ -57,7 +57,7 @@ def test_the_net_and_vgg_compute_the_same_on_the_learners_code(folder):
         losses.style_loss,
         optim.Adam,
         layers.Residual,
-        loop.Adam,
+        task.Adam,
     )
 
 

@@ -1,5 +1,7 @@
 """The command `tinynst dataset`: pack a folder of photos into one file (see data/photos.py)."""
 
+from pathlib import Path
+
 from .cli import Parser, run
 from .data.photos import pack
 
@@ -10,8 +12,9 @@ def main(arguments=None):
     parser.add_argument("out", metavar="OUT.h5", help="the file to write")
     parser.add_argument("--side", type=int, default=288, help="shrink photos to this short side, in pixels")
     s = parser.parse_args(arguments)
-    done = pack(s.folder, s.out, s.side)
-    print(f"{s.out}: {done.packed} photos packed, {done.skipped} skipped, {done.bytes / 1e6:.1f} MB")
+    packed, skipped = pack(s.folder, s.out, s.side)
+    size = Path(s.out).stat().st_size / 1e6
+    print(f"{s.out}: {packed} photos packed, {skipped} skipped, {size:.1f} MB")
 
 
 if __name__ == "__main__":

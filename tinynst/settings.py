@@ -5,10 +5,10 @@
         lr: float = option(1e-3, "Adam's learning rate", least=0)
 
 `StyleSettings(lr=0.01)` is what `--lr 0.01` gives: names, defaults, bounds and help texts are written once.
-`settings.given` holds the names that were given, as opposed to left at their defaults.
 """
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import math
@@ -21,42 +21,39 @@ from .errors import UserError
 def option(default, help, *, least=-math.inf, most=math.inf, **argument):
     """A field of a Settings class. `least` and `most` bound a number, or each number of a list; `argument`
     goes to argparse (choices, metavar, nargs, ..., and flags, such as -o and --out)."""
-    metadata = {"help": help, "least": least, "most": most, "argument": argument}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=default.copy, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = {"default": default, "help": help, "least": least, "most": most, "argument": argument}
+    return dataclasses.field(metadata=metadata)
 
 
 class Settings:
-    """The base of all settings. None stands for the default; a list may be given as its only element, a
-    string as a Path. Raises TypeError for an unknown name, UserError for a value of the wrong type or out of
-    bounds."""
+    """The base of all settings. None stands for the default, and a list may be given as its only element.
+    `given` holds the names that were given. Raises TypeError for an unknown name, UserError for a value of
+    the wrong type or out of bounds."""
 
     def __init__(self, **given):
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name in given.keys() - fields.keys():
-            close = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
-            raise TypeError(f"{type(self).__name__} has no setting {name!r}; {hint}")
+            (closest,) = difflib.get_close_matches(name, fields, 1, cutoff=0)
+            raise TypeError(f"{type(self).__name__} has no setting {name!r}; did you mean {closest}?")
         self.given = frozenset(name for name, value in given.items() if value is not None)
         for name, field in fields.items():
-            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            default = copy.copy(field.metadata["default"])
             setattr(self, name, _converted(field, given[name]) if name in self.given else default)
         self.check_bounds()
 
     def check_bounds(self):
-        """Raise UserError for a number that is out of bounds, an empty text, or a value that is not one of
-        the choices."""
+        """Raise UserError for a number out of bounds, an empty text, or a value that is not a choice."""
         for field in dataclasses.fields(self):
-            value, data = getattr(self, field.name), field.metadata
-            choices = data["argument"].get("choices")
+            value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
+            choices = field.metadata["argument"].get("choices")
             for each in value if isinstance(value, list) else [value]:
                 if each == "":
                     raise UserError(f"{flag(field.name)} is empty")
-                if isinstance(each, int | float) and (
-                    not data["least"] <= each <= data["most"] or math.isinf(each)
-                ):
-                    raise UserError(f"{flag(field.name)} is {each:g}; it should be {_bounds(data)}")
+                number = isinstance(each, int | float)
+                if number and (not least <= each <= most or math.isinf(each)):
+                    bounds = f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}"
+                    bounds = "a finite number" if least == -math.inf else bounds
+                    raise UserError(f"{flag(field.name)} is {each:g}; it should be {bounds}")
                 if choices and each is not None and each not in choices:
                     names = ", ".join(map(str, choices))
                     raise UserError(f"{flag(field.name)} is {each!r}; choose from {names}")
@@ -67,38 +64,30 @@ class Settings:
 
     @classmethod
     def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or {name:
-        its option} where it is called something else. What is not given is absent from the result of
-        `parse_args`, so that `cls(**vars(parser.parse_args()))` knows which were given."""
+        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or a dict
+        {name: its option}. An option that is not given is absent from the result of `parse_args`, so that
+        `cls(**vars(parser.parse_args()))` knows which were given."""
         for field in dataclasses.fields(cls):
-            if names is None or field.name in names:
-                renamed = names[field.name] if isinstance(names, dict) else flag(field.name)
-                kind, several = _kind(field.type)
-                how = {"action": "store_true"} if kind is bool else {"type": kind}
-                how |= {"nargs": "+"} if several else {}
-                default = getattr(cls(), field.name)
+            if names is not None and field.name not in names:
+                continue
+            kind, several = _kind(field.type)
+            default, text = field.metadata["default"], field.metadata["help"]
+            if default or type(default) in (int, float):
                 shown = " ".join(map(str, default)) if isinstance(default, list) else default
-                text = field.metadata["help"] + (
-                    f" (default: {shown})" if default or type(default) in (int, float) else ""
-                )
-                how |= {"dest": field.name, "help": text, "default": argparse.SUPPRESS}
-                how |= field.metadata["argument"]
-                parser.add_argument(*how.pop("flags", [renamed]), **how)
+                text = f"{text} (default: {shown})"
+            how = {"dest": field.name, "help": text, "default": argparse.SUPPRESS}
+            how |= {"action": "store_true"} if kind is bool else {"type": kind}
+            how |= {"nargs": "+"} if several else {}
+            if kind in (int, float) and "choices" not in field.metadata["argument"]:
+                how["metavar"] = "N" if kind is int else "X"
+            name = names[field.name] if isinstance(names, dict) else flag(field.name)
+            how |= field.metadata["argument"]
+            parser.add_argument(*how.pop("flags", [name]), **how)
 
 
 def flag(name):
     """The command-line option of a setting: lr_fall -> --lr-fall."""
     return f"--{name.replace('_', '-')}"
-
-
-def _bounds(data):
-    """In words: "at least 1", "between 0 and 1"."""
-    least, most = data["least"], data["most"]
-    if least > -math.inf and most < math.inf:
-        return f"between {least:g} and {most:g}"
-    if least > -math.inf:
-        return f"at least {least:g}"
-    return f"at most {most:g}" if most < math.inf else "a finite number"
 
 
 def _kind(annotation):
@@ -114,11 +103,10 @@ def _converted(field, value):
     kind, several = _kind(field.type)
     values = value if several and isinstance(value, list | tuple) else [value]
     try:
-        if kind is not str and any(
-            kind(each) != each and each == each for each in values
-        ):  # NaN: see check_bounds
-            raise ValueError
         converted = [kind(each) for each in values]
+        for each, result in zip(values, converted, strict=True):
+            if kind is not str and result != each and each == each:  # NaN: see check_bounds
+                raise ValueError
     except (TypeError, ValueError):
         raise UserError(f"{flag(field.name)} is {value!r}; it should be of type {kind.__name__}") from None
     return converted if several else converted[0]

@@ -1,4 +1,4 @@
-"""The state of a training run in one HDF5 file, written whole, so that a run can go on where it was stopped."""
+"""The state of a training run in one HDF5 file, so that a stopped run can resume."""
 
 import json
 
@@ -14,8 +14,8 @@ def save(path, arrays, state):
     arrays: {group: {name: array}}, NumPy or CuPy, any number type: the weights, Adam's two moments
     state:  a dict that JSON can hold: iteration, seed, settings, losses so far
 
-    Arrays come back bit for bit and floats exactly; JSON makes lists of tuples and strings of keys. Not compressed:
-    it is written often. Raises TypeError for a state that JSON cannot hold.
+    Arrays come back bit for bit and floats exactly; JSON turns tuples into lists and keys into strings. The
+    file is not compressed because it is written often. Raises TypeError for a state that JSON cannot hold.
     """
     text = json.dumps(state)
     with create_hdf5(path) as file:

@@ -8,8 +8,8 @@ SIGMA = 1.0  # the paper's Gaussian, in pixels of the high-resolution image
 
 
 def cut(image, factor):
-    """`image` (H, W, ...) without the last rows and columns that `factor` does not divide, as standard tests
-    do. Raises ValueError where nothing would be left."""
+    """`image` (H, W, ...) without the last rows and columns that `factor` does not divide, as in the standard
+    tests. Raises ValueError if nothing would be left."""
     height, width = (size - size % factor for size in image.shape[:2])
     if not height or not width:
         raise ValueError(f"{image.shape[1]}x{image.shape[0]} is too small to be shrunk by {factor}")
@@ -17,13 +17,12 @@ def cut(image, factor):
 
 
 def shrink(image, factor, degradation="bicubic"):
-    """`image` (H, W, 3), 0..255, H and W multiples of `factor`, shrunk: (H/factor, W/factor, 3) uint8.
+    """`image` (H, W, 3), 0..255, shrunk to (H/factor, W/factor, 3) uint8, as a camera or a file holds it.
 
-    degradation: "bicubic", antialiased, on 8-bit RGB, as the standard test sets are shrunk
-                 "paper", a Gaussian of sigma 1.0 before it, as the paper trained and tested
+    degradation: "bicubic": antialiased, on 8-bit RGB, as the standard test sets are made
+                 "paper": a Gaussian of sigma 1.0 first, as the paper trained and tested
 
-    A camera's pixels are 8 bit, so the low image is rounded: a net trained on finer steps would see a noise
-    it never met. Raises ValueError for a wrong degradation and for a size that `factor` does not divide.
+    Raises ValueError for another degradation and for a size that `factor` does not divide.
     """
     if degradation not in DEGRADATIONS:
         raise ValueError(f"degradation is {degradation!r}; choose from {', '.join(DEGRADATIONS)}")
@@ -44,6 +43,5 @@ def blur(image, sigma):
     for axis in (0, 1):
         around = [(reach, reach) if k == axis else (0, 0) for k in range(image.ndim)]
         padded = np.pad(np.asarray(image, np.float32), around, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis)
-        image = windows @ weights
+        image = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis) @ weights
     return image

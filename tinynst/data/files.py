@@ -1,4 +1,4 @@
-"""Files that a command writes: complete or not at all, never over one that it reads."""
+"""Output files: written whole or not at all, and never over an input."""
 
 import contextlib
 import os
@@ -14,11 +14,10 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Yield a temporary path next to `path`. When the block succeeds, the file made there replaces `path`.
+    """Yield a temporary path next to `path`; when the block succeeds, the file made there replaces `path`.
 
-    If the block raises, or the program is killed, the old file at `path` is untouched. The temporary name
-    keeps the suffix, because Pillow and h5py read the format from it, and contains the process id, so two
-    programs do not collide.
+    The temporary name keeps the suffix, because Pillow and h5py read the format from it, and contains the
+    process id, so two programs do not collide.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +33,9 @@ def written_whole(path):
 
 @contextlib.contextmanager
 def only_run(folder):
-    """Lock `folder` for this process; raises BlockingIOError while another process holds the lock.
+    """Lock `folder` for this process, and remove what killed runs left; BlockingIOError if it is locked.
 
-    The system releases the lock when the process ends, however it ends. Temporary files of killed runs are
-    removed. Windows has no such lock.
+    The system releases the lock when the process ends, however it ends. Windows has no such lock.
     """
     with open(Path(folder) / ".lock", "w") as lock:
         if fcntl:
@@ -58,12 +56,9 @@ def check_folder(path):
     return path
 
 
-def check_file(path, suffixes=None, sources=()):
-    """Return `path` as a Path if a command that reads `sources` may write it; raise UserError if not.
-
-    suffixes: the endings allowed, (".png", ...); None: any. A command asks before its work, which may take
-    hours.
-    """
+def check_file(path, suffixes=(), sources=()):
+    """Return `path` as a Path if it ends in one of `suffixes` (none: any) and may be written by a command
+    that reads the files `sources`; raise UserError if not."""
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: the name of this file must end in {', '.join(suffixes)}")

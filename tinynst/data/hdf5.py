@@ -15,14 +15,12 @@ from .files import written_whole
 def open_hdf5(path, expected):
     """Yield the HDF5 file at `path`, open for reading; `expected` says in a few words what it should be.
 
-    Raises UserError if the file is missing, truncated, not HDF5, or damaged (found while opening it or in the
-    block).
+    Raises UserError if the file is missing, not HDF5, or damaged (found on opening or in the block).
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected {expected}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; expected {expected}")
+    if not path.exists() or path.is_dir():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {problem}; expected {expected}")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -40,11 +38,8 @@ def open_hdf5(path, expected):
 
 @contextlib.contextmanager
 def create_hdf5(path):
-    """Yield a new HDF5 file that replaces `path` when the block succeeds.
-
-    The file is made in memory: on a full disk HDF5 itself would crash, but writing the finished bytes raises
-    OSError.
-    """
+    """Yield a new HDF5 file that replaces `path` when the block succeeds. It is made in memory: on a full
+    disk HDF5 itself would crash, but writing the finished bytes raises OSError."""
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
         yield file

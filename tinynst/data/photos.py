@@ -1,6 +1,7 @@
 """Photos to train on: from a folder or packed into one HDF5 file, cropped at random, loaded ahead."""
 
 import collections
+import contextlib
 import functools
 import io
 import itertools
@@ -20,8 +21,8 @@ from .files import check_file, written_whole
 from .hdf5 import check_header, open_hdf5
 
 FORMAT, VERSION = "tinynst photos", 1
+EXPECTED = "packed photos; make it with: python -m tinynst.dataset FOLDER OUT.h5"
 ROOM = 16 << 20  # bytes of the disk that packing leaves free
-HOW_TO_PACK = "make it with: python -m tinynst.dataset FOLDER OUT.h5"
 
 
 def warn(message):
@@ -32,25 +33,21 @@ def warn(message):
 class Folder:
     """The photos in and below a folder, decoded on access: len(ds), and ds[i] -> (H, W, 3) uint8 RGB.
 
-    side: photos with a longer short side are shrunk to it, which also makes large JPEGs decode several times
-        faster (None: full size)
+    side: photos with a longer short side are shrunk to it, which also makes large JPEGs faster to decode
 
-    A photo that cannot be read is reported once through `report`, counted in `ds.skipped`, and replaced by
-    the next one that can be read, the same one in every run. Raises UserError for a missing path, a folder
-    without images, and if no photo can be read.
+    A photo that cannot be read is reported once, counted in `ds.skipped`, and replaced by the next that can
+    be read, the same in every run. Raises UserError if there is none.
     """
 
-    def __init__(self, path, side=None, report=warn):
-        self.path, self.side, self.report = Path(path), side, report
-        self.files = images.find(path)
-        self._bad = set()
+    def __init__(self, path, side=None):
+        self.path, self.side = Path(path), side
+        self.files, self._bad = images.find(path), set()
 
     def __len__(self):
         return len(self.files)
 
     @property
     def skipped(self):
-        """How many photos could not be read so far."""
         return len(self._bad)
 
     def __getitem__(self, i):
@@ -61,28 +58,23 @@ class Folder:
                     return np.asarray(images.open_rgb(self.files[k], self.side, enlarge=False))
                 except UserError as error:
                     self._bad.add(k)
-                    self.report(f"photo skipped: {error}")
+                    warn(f"photo skipped: {error}")
         raise UserError(f"{self.path}: none of the {len(self)} photos can be read (see the warnings above)")
 
 
 class Packed:
-    """The photos of a file that `pack` wrote: len(ds), and ds[i] -> (H, W, 3) uint8 RGB. No photo is skipped.
-
-    Raises UserError for a file that is missing, is not HDF5, holds something else, or is damaged.
-    """
+    """The photos of a file that `pack` wrote, as in Folder. Raises UserError if it is not such a file."""
 
     skipped = 0
 
     def __init__(self, path):
         self.path = Path(path)
-        expected = f"packed photos; {HOW_TO_PACK}"
-        with open_hdf5(path, expected) as file:
-            check_header(file, path, FORMAT, VERSION, expected)
-            ends = np.asarray(file["ends"][()])
+        with open_hdf5(path, EXPECTED) as file:
+            check_header(file, path, FORMAT, VERSION, EXPECTED)
+            self._ends = ends = np.asarray(file["ends"][()])
             rising = ends.ndim == 1 and len(ends) and np.all(np.diff(ends, prepend=0) > 0)
             if not rising or ends[-1] != len(file["jpeg"]):
-                raise UserError(f"{path} is damaged, photos are missing; expected {expected}")
-        self._ends = ends
+                raise UserError(f"{path} is damaged, photos are missing; expected {EXPECTED}")
         self._file = h5py.File(path, "r")
 
     def __len__(self):
@@ -90,44 +82,30 @@ class Packed:
 
     def __getitem__(self, i):
         i = range(len(self))[i]
-        start = self._ends[i - 1] if i else 0
+        jpeg = slice(self._ends[i - 1] if i else 0, self._ends[i])
         try:
-            jpeg = self._file["jpeg"][start : self._ends[i]].tobytes()
-            return np.asarray(images.open_rgb(io.BytesIO(jpeg)))
+            return np.asarray(images.open_rgb(io.BytesIO(self._file["jpeg"][jpeg].tobytes())))
         except (UserError, OSError) as error:
-            raise UserError(f"{self.path}: damaged, photo {i} cannot be read; {HOW_TO_PACK}") from error
-
-    def close(self):
-        """Close the file."""
-        self._file.close()
+            raise UserError(f"{self.path}: damaged, photo {i} cannot be read; expected {EXPECTED}") from error
 
 
-def open_dataset(path, side=None, report=warn):
-    """Folder(path, side, report) for a folder, Packed(path) for an .h5 file; UserError for anything else.
-
-    `side` does not apply to a packed file: it was chosen when the file was packed.
-    """
+def open_dataset(path, side=None):
+    """Folder(path, side) for a folder, Packed(path), packed with its own side, for an .h5 file."""
     path = Path(path)
     if path.is_dir():
-        return Folder(path, side, report)
+        return Folder(path, side)
     if path.suffix.lower() in (".h5", ".hdf5"):
         return Packed(path)
-    what = "neither a folder of photos nor an .h5 file of packed ones"
-    if not path.exists():
-        what = "no such file or folder: give a folder of photos or an .h5 file of packed ones"
-    raise UserError(f"{path}: {what}")
+    what = "neither a folder nor a packed file" if path.exists() else "no such file or folder"
+    raise UserError(f"{path}: {what}: give a folder of photos or an .h5 file of packed ones")
 
 
 def crop(photo, size, rng, scale=(0.5, 1.0)):
     """A random square of `photo` (H, W, 3) uint8, flipped half the time: (size, size, 3) float32, 0..255.
 
-    The side of the square is drawn uniformly from scale[0] to scale[1] times the photo's short side, but at
-    least `size` if the photo is large enough, so that details are shrunk and not enlarged; then the square is
-    resized (bicubic). For a photo smaller than `size` it is the whole short side. Raises ValueError unless 0
-    <= scale[0] <= scale[1] <= 1.
+    The side of the square is drawn uniformly from scale[0] to scale[1] times the photo's short side, but is
+    at least `size` if the photo allows it, so that details are shrunk and not enlarged (bicubic).
     """
-    if not 0 <= scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale must be (low, high) with 0 <= low <= high <= 1, not {scale}")
     height, width = photo.shape[:2]
     short = min(height, width)
     low, high = (min(max(round(s * short), size), short) for s in scale)
@@ -142,49 +120,28 @@ def crop(photo, size, rng, scale=(0.5, 1.0)):
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), np.float32)
 
 
-class Batches:
-    """An endless iterator of (batch, size, size, 3) float32, 0..255, loaded ahead on a background thread.
+@contextlib.contextmanager
+def batches(dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
+    """`with batches(...) as loaded`: an endless iterator of (batch, size, size, 3) float32, 0..255.
 
-    Batch k depends on (seed, k) only, not on what was drawn before: a run that resumes with start=k gets the
-    batches that it would have got without the interruption. An epoch is a permutation of the photos; a batch
-    may span two epochs. At most `ahead` batches wait. An error while loading is raised by next(). The thread
-    ends with close(), with the `with` block, or with the last reference to the object.
+    Batch k depends on (seed, k) only, so a run resumes at start=k with the same batches. An epoch is a
+    permutation of the photos; a batch may span two. `ahead` batches are loaded ahead on a background thread,
+    which ends with the block. Errors while loading are raised by next().
     """
+    # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
+    pool, load = ThreadPoolExecutor(1), functools.partial(_batch, dataset, batch, size, seed, scale)
+    waiting = collections.deque(pool.submit(load, k) for k in range(start, start + ahead))
 
-    def __init__(self, dataset, batch, size, seed, start=0, scale=(0.5, 1.0), ahead=3):
-        if min(batch, size, ahead) < 1 or min(seed, start) < 0:
-            rule = "batch, size and ahead must be at least 1, seed and start at least 0"
-            raise ValueError(f"{rule}, not {batch}, {size}, {ahead}, {seed} and {start}")
-        # The jobs hold no reference to self, so that self can be collected while they wait.
-        self._load = functools.partial(_batch, dataset, batch, size, seed, scale)
-        # One thread is enough: Pillow decodes without the interpreter lock, and a step takes longer.
-        self._pool = ThreadPoolExecutor(1, "tinynst-batches")
-        self._numbers = itertools.count(start)
-        self._waiting = collections.deque(self._submit() for _ in range(ahead))
+    def loaded():
+        for k in itertools.count(start + ahead):
+            first = waiting.popleft()
+            waiting.append(pool.submit(load, k))
+            yield first.result()
 
-    def _submit(self):
-        return self._pool.submit(self._load, next(self._numbers))
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self._waiting:
-            raise StopIteration
-        batch = self._waiting.popleft()
-        self._waiting.append(self._submit())
-        return batch.result()
-
-    def close(self):
-        """End the thread; next() then raises StopIteration. Closing twice is allowed."""
-        self._waiting.clear()
-        self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
+    try:
+        yield loaded()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _batch(dataset, batch, size, seed, scale, k):
@@ -203,18 +160,14 @@ def _order(seed, epoch, count):
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
-Packing = collections.namedtuple("Packing", "packed skipped bytes")
-
-
-def pack(folder, out, side=288, report=warn):
+def pack(folder, out, side=288):
     """Write the photos in and below `folder` into the HDF5 file `out`, short side at most `side` pixels.
 
-    Layout: dataset "jpeg", uint8, all photos as JPEG (quality 95), one after the other; dataset "ends",
-    int64, where each ends; attributes format, version, count, source, side. At 288 pixels a photo takes 55 kB
-    (raw pixels: 351 kB) and 0.7 ms to decode, little next to a training step.
+    Dataset "jpeg", uint8, holds all photos as JPEG (quality 95), one after the other; "ends", int64, where
+    each ends. At 288 pixels a photo takes 55 kB (raw: 351 kB) and 0.7 ms to decode.
 
-    A photo that cannot be read or stored is reported through `report` and left out. Returns Packing(packed,
-    skipped, bytes of the file). Raises UserError, and leaves an old file as it is, if nothing can be packed.
+    A photo that cannot be read or stored is reported and left out. Returns how many were (packed, left out).
+    Raises UserError, and leaves an old file as it is, if nothing can be packed.
     """
     out, folder = check_file(out, (".h5",)), Path(folder)
     if not folder.is_dir():
@@ -226,31 +179,25 @@ def pack(folder, out, side=288, report=warn):
         with h5py.File(temporary, "w") as file:
             jpeg = file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(1 << 16,))
             for path in tqdm(files, "packing", unit=" photos", disable=None):  # None: only on a terminal
+                data = io.BytesIO()
                 try:
-                    data = _as_jpeg(path, side)
+                    photo = images.open_rgb(path, side, enlarge=False)
+                    photo.save(data, "JPEG", quality=95)
                 except UserError as error:
-                    report(f"photo skipped: {error}")
+                    warn(f"photo skipped: {error}")
                     continue
+                except (OSError, ValueError) as error:
+                    warn(f"photo skipped: {path}: {photo.size} does not fit into a JPEG ({error})")
+                    continue
+                data = np.frombuffer(data.getbuffer(), np.uint8)
                 if shutil.disk_usage(temporary.parent).free < len(data) + ROOM:  # HDF5 would crash
                     raise UserError(f"{out}: no room on the disk after {len(ends)} photos; it is not written")
-                start = len(jpeg)
-                jpeg.resize((start + len(data),))
-                jpeg[start:] = np.frombuffer(data, np.uint8)
-                ends.append(len(jpeg))
+                ends.append(len(jpeg) + len(data))
+                jpeg.resize((ends[-1],))
+                jpeg[ends[-1] - len(data) :] = data
             if not ends:
                 raise UserError(f"{folder}: none of the {len(files)} photos can be read; nothing is written")
             file["ends"] = np.array(ends, np.int64)
             source = folder.resolve().name
             file.attrs.update(format=FORMAT, version=VERSION, count=len(ends), source=source, side=side)
-    return Packing(len(ends), len(files) - len(ends), out.stat().st_size)
-
-
-def _as_jpeg(path, side):
-    """The photo at `path` as the bytes of a JPEG, its short side at most `side`."""
-    photo = images.open_rgb(path, side, enlarge=False)
-    data = io.BytesIO()
-    try:
-        photo.save(data, "JPEG", quality=95)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {photo.width}x{photo.height} does not fit into a JPEG ({error})") from error
-    return data.getvalue()
+    return len(ends), len(files) - len(ends)

@@ -1,13 +1,13 @@
 """The styles in a weights file: what is known of each, its row in the net, and how a user names it.
- A net of several styles has a row of gamma and beta for each of them in each norm. Its weights describe the
-rows, in the same order, under "styles": {"name", "title", "painter", "source", "objective", "thumbnail",
-...}, here called a record.
+
+A net of several styles has a row of gamma and beta for each of them in each norm. Its weights describe the
+rows, in the same order, under "styles": a list of records {"name", "title", "painter", "source", "objective",
+"thumbnail", ...}.
 """
 
 import base64
 import csv
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,8 @@ THUMBNAIL = 72  # pixels: about 2 kB as JPEG, so that a style with its rows take
 
 
 def layer_weights(layers, values, kind, option=None):
-    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one for all or one each.
-
-    Layers of weight zero are left out: they would cost as much time as the others. Raises UserError.
-    """
+    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one for all or one each,
+    without those of weight zero, which would cost as much time. Raises UserError."""
     option = option or f"--{kind}-layers"
     for layer in layers:
         if layer not in LAYERS:
@@ -37,8 +35,8 @@ def layer_weights(layers, values, kind, option=None):
         raise UserError(f"{option} names a layer twice")
     values = values * len(layers) if len(values) == 1 else values
     if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
-        count = f"one number of at least 0, or one for each of {len(layers)} layers"
-        raise UserError(f"--{kind}-weights should be {count}")
+        each = f"one for each of {len(layers)} layers"
+        raise UserError(f"--{kind}-weights should be one number of at least 0, or {each}")
     return {layer: value for layer, value in zip(layers, values, strict=True) if value}
 
 
@@ -57,14 +55,10 @@ def style_objective(vgg, painting, objective):
 
 
 def record(painting, objective):
-    """The record of a style: its `objective`, and what SOURCES.tsv next to the painting says of it.
-
-    Its name is the name of the file without suffix. The painting itself is not stored: it may be under
-    copyright.
-    """
+    """The record of a style, named after the file: its `objective`, and what SOURCES.tsv next to it says. The
+    painting itself is not stored: it may be under copyright."""
     painting = Path(painting)
-    known = {"name": painting.stem, "painting": painting.name}
-    sources = painting.with_name("SOURCES.tsv")
+    known, sources = {"name": painting.stem, "painting": painting.name}, painting.with_name("SOURCES.tsv")
     if sources.is_file():
         with open(sources, newline="", encoding="utf-8") as file:
             rows = {row.get("file"): row for row in csv.DictReader(file, delimiter="\t")}
@@ -80,13 +74,9 @@ def records(about):
     """The records of the styles in weights with this description; one for a net of one style."""
     if about.get("styles"):
         return about["styles"]
-    painting = about.get("style_image")
-    known = {
-        "painting": painting,
-        "title": about.get("summary"),
-        "objective": objective(about.get("settings")),
-    }
-    return [{"name": Path(painting or "style").stem, **known}]
+    name = about.get("style_image")
+    known = {"painting": name, "title": about.get("summary"), "objective": objective(about.get("settings"))}
+    return [{"name": Path(name or "style").stem, **known}]
 
 
 def names(about):
@@ -112,15 +102,12 @@ def thumbnail(record):
     """The picture that `encoded` stored in a record, (H, W, 3) uint8, or None."""
     if not record.get("thumbnail"):
         return None
-    with Image.open(io.BytesIO(base64.b64decode(record["thumbnail"])), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    return np.asarray(images.open_rgb(io.BytesIO(base64.b64decode(record["thumbnail"]))))
 
 
 def with_rows(arrays, rows):
-    """The arrays of a net with other rows: `rows` lists, for each new row, the old row that it copies.
-
-    One number instead of a list makes a net of one style: vectors instead of tables.
-    """
+    """The arrays of a net with other rows: `rows` lists, for each new row, the old row that it copies; one
+    number instead of a list makes a net of one style, with vectors instead of tables."""
     norms = (name for name in arrays if name.endswith((".gamma", ".beta")))
     return arrays | {name: np.atleast_2d(arrays[name])[rows] for name in norms}
 
@@ -150,18 +137,17 @@ def resolve(text):
     Raises UserError, with the names that there are, if the text means nothing.
     """
     text = str(text)
-    file = re.fullmatch(r"(.+\.h5):(.+)", text)
-    if file and not Path(text).is_file():
-        path = weights.find(file[1])
-        return path, _mixture(file[2], names(weights.read_about(path)))
+    file, _, mixture = text.partition(".h5:")
+    if mixture:
+        path = weights.find(f"{file}.h5")
+        return path, _mixture(mixture, names(weights.read_about(path)))
     gallery = weights.SHIPPED / f"{GALLERY}.h5"
     known = names(weights.read_about(gallery)) if gallery.is_file() else ()
-    if {word.partition(":")[0] for word in text.split()} & set(known):
-        return gallery, _mixture(text, known)
+    is_style = {word.partition(":")[0] for word in text.split()} & set(known)
     is_file = text.endswith(".h5") or Path(text).exists() or text in weights.shipped(None)
-    if known and not is_file:
-        _mixture(text, (*known, *weights.shipped("style")))  # raises, naming the unknown word
-    return weights.find(text), None
+    if not is_style and (is_file or not known):
+        return weights.find(text), None
+    return gallery, _mixture(text, known)
 
 
 def _mixture(text, known):
@@ -175,7 +161,7 @@ def _mixture(text, known):
                 f"there are no style weights called '{name}': choose from {choice}, or a .h5 file"
             )
         try:
-            mix[name] = mix.get(name, 0.0) + (float(share) if share else 1.0)
+            mix[name] = mix.get(name, 0.0) + float(share or 1)
         except ValueError:
             wrong = f"the share of {name} is {share!r}; it should be a number, as in {name}:0.5"
             raise UserError(f"--style: {wrong}") from None

@@ -1,7 +1,7 @@
 """Weights in and out of HDF5 files: trained nets, and VGG-16 in the layout of Keras.
- A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and optionally a
-`thumbnail`. VGG-16 keeps the layout of Keras, so one reader handles both the file that ships and a file from
-Keras. `tools/weights.py` is the command `tinynst weights`.
+
+A weights file holds the group `arrays`, a text `about` (JSON: kind, settings, ...) and maybe a `thumbnail`.
+VGG-16 keeps the layout of Keras, so one reader handles both the file that ships and one from Keras.
 """
 
 import json
@@ -29,34 +29,29 @@ def save(path, arrays, about, half=False, thumbnail=None):
     """Write the weights of a net, compressed without loss. The same arguments give the same bytes.
 
     arrays:    {"conv1.w": array, ...}, NumPy or CuPy, stored as float32
-    about:     a dict for JSON; about["kind"] is "style" or "superres"; `load_net` needs about["settings"];
-               about["summary"] is the line in `tinynst weights list`
+    about:     a dict for JSON: "kind" ("style", "superres"), "settings" for `load_net`, "summary" for `list`
     half:      store kernels as float16: half the size, a relative error of 2e-4
     thumbnail: (H, W, 3) uint8, RGB: a small picture of the style
 
-    Raises ValueError for a wrong argument, UserError for numbers that float16 cannot hold.
+    Raises ValueError without a kind, UserError for numbers that float16 cannot hold.
     """
     if not isinstance(about.get("kind"), str):
         raise ValueError(f'about["kind"] must be a text such as "style"; got {about.get("kind")!r}')
-    if thumbnail is not None and (thumbnail.dtype != np.uint8 or thumbnail.shape[2:] != (3,)):
-        raise ValueError(f"thumbnail must be (H, W, 3) uint8, got {thumbnail.shape} {thumbnail.dtype}")
     with create_hdf5(path) as file:
-        _write_header(file, about)
+        _write_about(file, about)
         write_arrays(file.create_group("arrays", track_order=True), _stored(arrays, half), **COMPRESSED)
         if thumbnail is not None:
             write_arrays(file, {"thumbnail": thumbnail}, **COMPRESSED)
 
 
-def _write_header(file, about):
+def _write_about(file, about):
     file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
     file.create_dataset("about", data=json.dumps(about), track_times=False)
 
 
 def _stored(arrays, half):
-    """`arrays` as float32; with `half` the kernels (two axes or more) as float16. Raises UserError.
-
-    Vectors stay float32: they are small, and a running variance can exceed 65504, the largest float16.
-    """
+    """`arrays` as float32; with `half` the kernels as float16, but no vectors: they are small, and a running
+    variance can exceed 65504, the largest float16."""
     stored = {name: to_numpy(array).astype(np.float32, copy=False) for name, array in arrays.items()}
     for name, array in stored.items():
         if half and array.ndim > 1:
@@ -83,8 +78,7 @@ def load(path):
 def load_net(name_or_path, kind, make, options, later=()):
     """(net, about) of weights of this `kind`, "style" or "superres", given by a shipped name or a path.
 
-    make: builds the net from its `options`, a tuple of names, which the weights record in their settings
-    later: names of newer options, which older weights do not record
+    make: builds the net from the recorded settings named in `options`, and in `later` if they are recorded
     Raises UserError, naming the file, if it is missing, of another kind, or does not fit the net.
     """
     path = find(name_or_path, kind)
@@ -128,10 +122,9 @@ def shipped(kind="style"):
 
 
 def find(name_or_path, kind="style"):
-    """The Path of weights of this `kind` (None: any), given by a shipped name ("gallery") or a path.
+    """The Path of weights of this `kind` (None: any), given by a shipped name or, if there is none, a path.
 
-    A plain name means shipped weights first, then a file. Raises UserError, with the shipped names, if there
-    is neither or the file holds another kind.
+    Raises UserError, with the shipped names, if there is neither or the file holds another kind.
     """
     path = Path(name_or_path)
     if path.name == str(name_or_path) and (SHIPPED / f"{path}.h5").is_file():
@@ -146,22 +139,18 @@ def find(name_or_path, kind="style"):
     return path
 
 
-def _vgg16_shapes():
+def vgg16_shapes():
     """{"conv1_1": (3, 3, 3, 64), ...}: the kernel (KH, KW, C, O) of each of the 13 layers, in order."""
-    shapes, channels = {}, 3
-    for block, widths in enumerate(VGG16_CHANNELS, start=1):
-        for number, width in enumerate(widths, start=1):
-            shapes[f"conv{block}_{number}"] = (3, 3, channels, width)
-            channels = width
-    return shapes
+    names = [f"conv{k}_{n}" for k, widths in enumerate(VGG16_CHANNELS, 1) for n in range(1, len(widths) + 1)]
+    widths = [3, *(width for block in VGG16_CHANNELS for width in block)]
+    return {name: (3, 3, *widths[k : k + 2]) for k, name in enumerate(names)}
 
 
 def read_vgg16(path=None):
     """The 13 convolutions of VGG-16, {"conv1_1": (w, b), ...} in order; None: the weights that ship.
 
     w is (3, 3, C, O) and b (O,), float32, as in the file: conv1_1 expects BGR in 0..255 minus the mean. Reads
-    vgg16.h5 of this project and the files of Keras, with and without the top. Raises UserError for any other
-    file, naming the layer that is missing or has the wrong shape.
+    our vgg16.h5 and the files of Keras. Raises UserError for any other file, naming the layer at fault.
     """
     path = SHIPPED / "vgg16.h5" if path is None else Path(path)
     expected = "a VGG-16 file: our vgg16.h5, or Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -170,51 +159,39 @@ def read_vgg16(path=None):
         groups = keras_groups(file)
         if "conv3_4" in groups:
             raise UserError(f"{path} is a VGG-19 (it has a conv3_4); expected {expected}")
-        for name, shape in _vgg16_shapes().items():
-            if name not in groups:
-                missing = f"{name} ({_keras_name(name)} in Keras's names)"
-                raise UserError(f"{path} has no layer {missing}; expected {expected}")
-            parts = dict(zip(("kernel", "bias"), kernel_and_bias(groups[name]), strict=True))
-            for part, wanted in {"kernel": shape, "bias": shape[-1:]}.items():
-                if parts[part] is None:
-                    raise UserError(f"{path}: layer {name} has no {part}; expected {expected}")
-                if parts[part].shape != wanted:
-                    wrong = f"the {part} of layer {name} has shape {parts[part].shape}, not {wanted}"
-                    raise UserError(f"{path}: {wrong}; expected {expected}")
-            layers[name] = tuple(dataset[...].astype(np.float32) for dataset in parts.values())
+        for name, shape in vgg16_shapes().items():
+            w, b = kernel_and_bias(groups[name]) if name in groups else (None, None)
+            for part, found, wanted in (("kernel", w, shape), ("bias", b, shape[-1:])):
+                if found is None or found.shape != wanted:
+                    problem = "is missing" if found is None else f"has shape {found.shape}, not {wanted}"
+                    layer = f"{name} ({_keras_name(name)} in Keras's names)"
+                    raise UserError(f"{path}: the {part} of layer {layer} {problem}; expected {expected}")
+            layers[name] = w[...].astype(np.float32), b[...].astype(np.float32)
     return layers
 
 
 def write_vgg16(path, layers, about, half=False):
-    """Write `layers` ({"conv1_1": (w, b), ...}) in the layout of Keras, compressed; half: kernels as float16.
-
-    The same arguments give the same bytes. Raises UserError for numbers that float16 cannot hold.
-    """
+    """As `save`, for VGG-16's `layers` ({"conv1_1": (w, b), ...}), in the layout of Keras."""
     with create_hdf5(path) as file:
-        _write_header(file, about)
-        file.attrs["layer_names"] = [
-            _keras_name(name) for name in layers
-        ]  # Keras loads what the two lists name
+        _write_about(file, about)
+        file.attrs["layer_names"] = [_keras_name(name) for name in layers]  # by these two lists Keras loads
         for name, (w, b) in layers.items():
-            keras_name = _keras_name(name)
-            arrays = {f"{keras_name}_W_1:0": w, f"{keras_name}_b_1:0": b}
-            group = file.create_group(keras_name)
+            group = file.create_group(_keras_name(name))
+            arrays = {f"{_keras_name(name)}_W_1:0": w, f"{_keras_name(name)}_b_1:0": b}
             group.attrs["weight_names"] = list(arrays)
             write_arrays(group, _stored(arrays, half), **COMPRESSED)
 
 
-def _keras_name(name):
-    """conv1_2 is block1_conv2 in Keras."""
+def _keras_name(name):  # conv1_2 is block1_conv2 in Keras
     return f"block{name[4]}_conv{name[6]}"
 
 
 def keras_groups(file):
     """{"conv1_1": HDF5 group, ...}: the convolutions in a VGG-16 file of any version of Keras.
 
-    - named, at the top: /block1_conv1/...: the files that Keras downloads, and save_weights
-    - named, nested: /model_weights/block1_conv1/...: a whole saved model, or a VGG inside another model
-    - Keras 3 and 2.13, .weights.h5: no names but an order, /layers/conv2d, conv2d_1, ..., conv2d_12
-      (keras/src/saving/saving_lib.py, _save_container_state)
+    Named: /block1_conv1/... (what Keras downloads), or nested, /model_weights/block1_conv1/... (a whole saved
+    model). Keras 3 and 2.13, .weights.h5: no names but an order, /layers/conv2d, conv2d_1, ..., conv2d_12
+    (keras/src/saving/saving_lib.py, _save_container_state).
     """
     groups = {}
 
@@ -224,20 +201,17 @@ def keras_groups(file):
             groups.setdefault(f"conv{named[1]}_{named[2]}", item)
 
     file.get("model_weights", file).visititems(visit)  # not the optimizer's arrays, which have the same names
+    numbered = ["conv2d", *(f"conv2d_{k}" for k in range(1, 13))]
     for parent in ("layers", "_layer_checkpoint_dependencies"):
         found = file.get(parent, {})
-        if not groups and sum(bool(re.fullmatch(r"conv2d(_\d+)?", name)) for name in found) == 13:
-            numbered = ("conv2d", *(f"conv2d_{k}" for k in range(1, 13)))
-            groups = {name: found[number] for name, number in zip(_vgg16_shapes(), numbered, strict=True)}
+        if not groups and {n for n in found if re.fullmatch(r"conv2d(_\d+)?", n)} == set(numbered):
+            groups = {name: found[number] for name, number in zip(vgg16_shapes(), numbered, strict=True)}
     return groups
 
 
 def kernel_and_bias(group):
-    """The datasets with four axes and with one axis inside `group`, or None.
-
-    Their names changed between versions of Keras (block1_conv1_W_1:0, kernel:0, kernel, vars/0), their axes
-    did not.
-    """
+    """The datasets with four axes and with one axis inside `group`, or None: their names changed between
+    versions of Keras (block1_conv1_W_1:0, kernel:0, vars/0), their axes did not."""
     datasets = []
-    group.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-    return tuple(next((dataset for dataset in datasets if dataset.ndim == axes), None) for axes in (4, 1))
+    group.visititems(lambda _, item: datasets.append(item))  # groups, too, which have no axes
+    return tuple(next((d for d in datasets if getattr(d, "ndim", 0) == axes), None) for axes in (4, 1))

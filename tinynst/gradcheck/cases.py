@@ -21,55 +21,54 @@ UP = {"x": IMAGE, "w": (3, 3, 4, 2), "b": (4,)}
 NORM = {"x": IMAGE, "gamma": (2,), "beta": (2,)}
 ROWS = {"x": IMAGE, "gamma": (4, 2), "beta": (4, 2), "mix": (3, 4)}
 STATISTICS = {**NORM, "running_mean": (2,), "running_var": (2,)}
-EXERCISES = [  # name, shapes of the arrays, options: what a learner's function is graded on as well
-    ("relu", {"x": IMAGE}, {}),
-    ("scaled_tanh", {"x": IMAGE}, {}),
-    ("scaled_tanh", {"x": IMAGE}, {"scale": 2.0}),
-    ("gram_matrix", {"f": IMAGE}, {}),
-    ("center_crop", {"x": IMAGE}, {"crop": 1}),
-    ("upsample_nearest", {"x": IMAGE}, {}),
-    ("upsample_nearest", {"x": IMAGE}, {"scale": 3}),
-    ("reflect_pad2d", {"x": IMAGE}, {"pad": 2}),
-    ("reflect_pad2d", {"x": (3, 2, 4, 2)}, {"pad": 5}),  # there and back more than once
-    ("max_pool2d", {"x": IMAGE}, {}),
-    ("max_pool2d", {"x": (2, 7, 8, 3)}, {"size": 3}),
-    ("conv2d", CONV, {}),
-    ("conv2d", CONV, {"pad": 1}),
-    ("conv2d", {"x": IMAGE, "w": (3, 3, 2, 4)}, {"stride": 2, "pad": 1}),
-    ("conv2d", {**CONV, "w": (2, 3, 2, 4)}, {"stride": 3, "pad": 2}),
-    ("conv2d", {**CONV, "w": (1, 1, 2, 4)}, {}),
-    ("conv_transpose2d", UP, {}),
-    ("conv_transpose2d", {"x": IMAGE, "w": (3, 3, 4, 2)}, {"output_pad": 0}),
-    ("conv_transpose2d", UP, {"stride": 1, "output_pad": 0}),
-    ("conv_transpose2d", {**UP, "w": (4, 5, 4, 2)}, {"stride": 3, "pad": 2, "output_pad": 2}),
-    ("upsample_smooth", {"x": IMAGE}, {}),
-    ("upsample_bicubic", {"x": IMAGE}, {}),
-    ("upsample_bicubic", {"x": IMAGE}, {"scale": 3}),
-    ("instance_norm", NORM, {}),
-    ("conditional_instance_norm", ROWS, {}),
-    ("batch_norm", STATISTICS, {}),
-    ("batch_norm", STATISTICS, {"training": False}),
-]
-OURS_ALONE = [  # large kernels, many channels and fused ReLUs go other ways through the library
-    ("conv2d", {**CONV, "w": (9, 9, 2, 4)}, {"pad": 4}),
-    ("conv2d", {"x": WIDE, "w": (9, 9, 16, 3), "b": (3,)}, {"pad": 4}),
-    ("conv2d", {"x": WIDE, "w": (3, 3, 16, 17), "b": (17,)}, {"pad": 1}),
-    ("conv2d", {"x": (2, 7, 6, 17), "w": (3, 3, 17, 16)}, {}),
-    ("conv2d", {"x": WIDE, "w": (3, 3, 16, 16), "b": (16,)}, {"pad": 1, "relu": True}),
-    ("conv2d", CONV, {"pad": 1, "relu": True}),
-    ("conv_transpose2d", {"x": WIDE, "w": (3, 3, 16, 16)}, {"stride": 1, "output_pad": 0}),
-    ("instance_norm", NORM, {"relu": True}),
-    ("conditional_instance_norm", ROWS, {"relu": True}),
-    ("batch_norm", STATISTICS, {"relu": True}),
-]
-LOSSES = [  # the gradient is that with respect to the first array
-    ("feature_loss", {"f": IMAGE, "target": IMAGE}),
-    ("pixel_loss", {"y": IMAGE, "target": IMAGE}),
-    ("grid_loss", {"y": IMAGE, "target": IMAGE}),
-    ("tv_loss", {"y": IMAGE}),
-    ("style_loss", {"f": IMAGE, "target_gram": (2, 2)}),
-    ("style_loss", {"f": IMAGE, "target_gram": (3, 2, 2)}),
-]
+OPERATIONS = {  # rows of (shapes, options): what a learner's function is graded on as well
+    "relu": [({"x": IMAGE}, {})],
+    "scaled_tanh": [({"x": IMAGE}, {}), ({"x": IMAGE}, {"scale": 2.0})],
+    "gram_matrix": [({"f": IMAGE}, {})],
+    "center_crop": [({"x": IMAGE}, {"crop": 1})],
+    "upsample_nearest": [({"x": IMAGE}, {}), ({"x": IMAGE}, {"scale": 3})],
+    "reflect_pad2d": [({"x": IMAGE}, {"pad": 2}), ({"x": (3, 2, 4, 2)}, {"pad": 5})],  # more than once
+    "max_pool2d": [({"x": IMAGE}, {}), ({"x": (2, 7, 8, 3)}, {"size": 3})],
+    "conv2d": [
+        (CONV, {}),
+        (CONV, {"pad": 1}),
+        ({"x": IMAGE, "w": (3, 3, 2, 4)}, {"stride": 2, "pad": 1}),
+        ({**CONV, "w": (2, 3, 2, 4)}, {"stride": 3, "pad": 2}),
+        ({**CONV, "w": (1, 1, 2, 4)}, {}),
+    ],
+    "conv_transpose2d": [
+        (UP, {}),
+        ({"x": IMAGE, "w": (3, 3, 4, 2)}, {"output_pad": 0}),
+        (UP, {"stride": 1, "output_pad": 0}),
+        ({**UP, "w": (4, 5, 4, 2)}, {"stride": 3, "pad": 2, "output_pad": 2}),
+    ],
+    "upsample_smooth": [({"x": IMAGE}, {})],
+    "upsample_bicubic": [({"x": IMAGE}, {}), ({"x": IMAGE}, {"scale": 3})],
+    "instance_norm": [(NORM, {})],
+    "conditional_instance_norm": [(ROWS, {})],
+    "batch_norm": [(STATISTICS, {}), (STATISTICS, {"training": False})],
+}
+OURS_ALONE = {  # large kernels, many channels and fused ReLUs go other ways through the library
+    "conv2d": [
+        ({**CONV, "w": (9, 9, 2, 4)}, {"pad": 4}),
+        ({"x": WIDE, "w": (9, 9, 16, 3), "b": (3,)}, {"pad": 4}),
+        ({"x": WIDE, "w": (3, 3, 16, 17), "b": (17,)}, {"pad": 1}),
+        ({"x": (2, 7, 6, 17), "w": (3, 3, 17, 16)}, {}),
+        ({"x": WIDE, "w": (3, 3, 16, 16), "b": (16,)}, {"pad": 1, "relu": True}),
+        (CONV, {"pad": 1, "relu": True}),
+    ],
+    "conv_transpose2d": [({"x": WIDE, "w": (3, 3, 16, 16)}, {"stride": 1, "output_pad": 0})],
+    "instance_norm": [(NORM, {"relu": True})],
+    "conditional_instance_norm": [(ROWS, {"relu": True})],
+    "batch_norm": [(STATISTICS, {"relu": True})],
+}
+LOSSES = {  # the gradient is that with respect to the first array
+    "feature_loss": [({"f": IMAGE, "target": IMAGE}, {})],
+    "pixel_loss": [({"y": IMAGE, "target": IMAGE}, {})],
+    "grid_loss": [({"y": IMAGE, "target": IMAGE}, {})],
+    "tv_loss": [({"y": IMAGE}, {})],
+    "style_loss": [({"f": IMAGE, "target_gram": (2, 2)}, {}), ({"f": IMAGE, "target_gram": (3, 2, 2)}, {})],
+}
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,8 @@ class Case:
 
     def check(self, seed=0, xp=np, samples=220, **options):
         """The Report of this case."""
-        arguments = self.make(np.random.default_rng(seed), xp)
-        samples = min(samples, self.samples)
-        return gradcheck(
-            **arguments, **options, seed=seed, samples=samples, title=f"{self.name} ({self.label})"
-        )
+        options.update(self.make(np.random.default_rng(seed), xp), title=f"{self.name} ({self.label})")
+        return gradcheck(**options, seed=seed, samples=min(samples, self.samples))
 
 
 def draw(shapes, rng, xp=np):
@@ -100,25 +96,23 @@ def draw(shapes, rng, xp=np):
     return {name: asarray(array, xp) for name, array in arrays.items()}
 
 
-def describe(shapes, options):
-    sizes = [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()]
-    return ", ".join(sizes[:2] + [f"{name}={value}" for name, value in options.items()])
-
-
 def operation_case(name, forward, backward, shapes, options=None):
     """The Case of an operation, or with backward=None of a loss; the options are fixed."""
+    options = options or {}
+    sizes = [f"{key} {'x'.join(map(str, shape))}" for key, shape in shapes.items()]
+    label = ", ".join([*sizes[:2], *(f"{key}={value}" for key, value in options.items())])
 
     def make(rng, xp):
         arrays = draw(shapes, rng, xp)
         return {
-            "forward": lambda *inputs: forward(**dict(zip(arrays, inputs, strict=True)), **(options or {})),
+            "forward": lambda *inputs: forward(**dict(zip(arrays, inputs, strict=True)), **options),
             "backward": backward,
             "inputs": tuple(arrays.values()),
             "names": tuple(arrays),
-            "mutable": tuple(name for name in arrays if name.startswith("running_")),
+            "mutable": tuple(key for key in arrays if key.startswith("running_")),
         }
 
-    return Case(name, describe(shapes, options or {}), make)
+    return Case(name, label, make)
 
 
 def layer_case(name, label, build, shape=IMAGE, scale=1.0, samples=220):
@@ -158,19 +152,14 @@ def _small_vgg(rng, xp):
 
 
 def _vgg(rng, xp):
-    """VGG with gradients put in at two layers: y is both features in one row."""
     vgg = _small_vgg(rng, xp)
 
     def forward(images):
-        features = vgg.forward(images, ("relu2_1", "relu3_2"), training=True)
-        shapes = [f.shape for f in features.values()]
-        return xp.concatenate([f.ravel() for f in features.values()]), (images, shapes)
+        return vgg.forward(images, ("relu3_2",), training=True)["relu3_2"], images
 
-    def backward(dy, cache):
-        images, (first, second) = cache
+    def backward(dy, images):
         forward(images)  # VGG's backward uses up what its forward kept
-        size = int(np.prod(first))
-        return vgg.backward({"relu2_1": dy[:size].reshape(first), "relu3_2": dy[size:].reshape(second)})
+        return vgg.backward({"relu3_2": dy})
 
     images = asarray(rng.uniform(0, 255, (2, 9, 8, 3)), xp)
     return {"forward": forward, "backward": backward, "inputs": (images,), "names": ("images",)}
@@ -195,23 +184,26 @@ def residual_parts(xp, pad=0):
     """The layers of a small residual block, in float64."""
     parts = {"rng": np.random.default_rng(0), "xp": xp, "dtype": np.float64}
     conv1, conv2 = (layers.Conv(2, 2, 3, pad=pad, **parts) for _ in range(2))
-    return {
-        "conv1": conv1,
-        "norm": layers.InstanceNorm(2, relu=True, xp=xp, dtype=np.float64),
-        "conv2": conv2,
-    }
+    norm = layers.InstanceNorm(2, relu=True, xp=xp, dtype=np.float64)
+    return {"conv1": conv1, "norm": norm, "conv2": conv2}
+
+
+def _operations():
+    for rows in (OPERATIONS, OURS_ALONE):
+        for name in rows:
+            pair = getattr(ops, name), getattr(ops, f"{name}_backward")
+            yield from (operation_case(name, *pair, shapes, options) for shapes, options in rows[name])
+    for name, rows in LOSSES.items():
+        yield from (operation_case(name, getattr(losses, name), None, shapes) for shapes, _ in rows)
 
 
 def _layers():
-    def new(kind, *arguments, **options):
-        return lambda xp: kind(*arguments, **options, xp=xp, dtype=np.float64)
-
-    rng = np.random.default_rng(0)
+    own, rng = {"dtype": np.float64}, np.random.default_rng(0)
     for name, build in {
-        "Conv": new(layers.Conv, 2, 4, 3, stride=2, pad=1, bias=True, rng=rng),
-        "ConvTranspose": new(layers.ConvTranspose, 2, 4, rng=rng),
-        "InstanceNorm": new(layers.InstanceNorm, 2, relu=True),
-        "BatchNorm": new(layers.BatchNorm, 2, relu=True),
+        "Conv": lambda xp: layers.Conv(2, 4, 3, stride=2, pad=1, bias=True, rng=rng, xp=xp, **own),
+        "ConvTranspose": lambda xp: layers.ConvTranspose(2, 4, rng=rng, xp=xp, **own),
+        "InstanceNorm": lambda xp: layers.InstanceNorm(2, relu=True, xp=xp, **own),
+        "BatchNorm": lambda xp: layers.BatchNorm(2, relu=True, xp=xp, **own),
         "ReflectPad": lambda xp: layers.ReflectPad(2),
         "Upsample": lambda xp: layers.Upsample(2),
         "UpsampleSmooth": lambda xp: layers.UpsampleSmooth(),
@@ -220,27 +212,18 @@ def _layers():
         "Residual": lambda xp: layers.Residual(residual_parts(xp), crop=2),
     }.items():
         yield layer_case(name, "layer", build)
-    for net, width, options in (
-        *(
-            (style_net, 2, {"norm": n, "upsample": u})
-            for n in ("instance", "batch")
-            for u in ("transpose", "nearest")
-        ),
-        (style_net, 2, {"styles": 3, "upsample": "smooth"}),
-        (super_resolution_net, 4, {"factor": 2}),
-        (super_resolution_net, 4, {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True}),
-    ):
-        label, build = ", ".join(f"{k}={v}" for k, v in options.items()), new(net, **options, width=width)
+    ways = [{"norm": n, "upsample": u} for n in ("instance", "batch") for u in ("transpose", "nearest")]
+    plain = {"factor": 4, "norm": "none", "upsample": "nearest", "residual": True}
+    nets = [(style_net, 2, way) for way in (*ways, {"styles": 3, "upsample": "smooth"})]
+    for net, width, options in [*nets, *((super_resolution_net, 4, way) for way in ({"factor": 2}, plain))]:
+        label = ", ".join(f"{key}={value}" for key, value in options.items())
+        build = lambda xp, a=(net, width, options): a[0](**a[2], width=a[1], xp=xp, **own)  # noqa: E731
         yield layer_case(net.__name__, label, build, (2, 6, 5, 3), scale=60.0, samples=3)
 
 
 CASES = [
-    *(
-        operation_case(n, getattr(ops, n), getattr(ops, f"{n}_backward"), s, o)
-        for n, s, o in EXERCISES + OURS_ALONE
-    ),
-    *(operation_case(n, getattr(losses, n), None, shapes) for n, shapes in LOSSES),
+    *_operations(),
     *_layers(),
-    Case("VGG16", "to relu3_2, narrow, random weights, two taps", _vgg),
+    Case("VGG16", "to relu3_2, narrow, random weights", _vgg),
     Case("StyleObjective", "content, style and total variation of a narrow VGG", _objective),
 ]

@@ -17,20 +17,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 def main(arguments=None):
     """Check the whole library, some of it by name, or learners' files. Status 0 when all passed, else 1."""
-    parser = Parser(
-        prog="tinynst gradcheck", description="Check gradients against finite differences, in float64."
-    )
-    help = "names (see --list), Python files, or a folder of them; none: everything"
-    parser.add_argument("what", nargs="*", help=help)
-    parser.add_argument("--list", action="store_true", help="show what can be checked by name")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the inputs, the upstream gradient and the sampling"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
-    parser.add_argument(
-        "--plot", metavar="FILE.png", help="draw the gradient that failed first, or has the largest error"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result for programs, and nothing else")
+    about = "Check gradients against finite differences, in float64."
+    parser = Parser(prog="tinynst gradcheck", description=about)
+    option = parser.add_argument
+    option("what", nargs="*", help="names (see --list), Python files, or a folder of them; none: everything")
+    option("--list", action="store_true", help="show what can be checked by name")
+    option("--seed", type=int, default=0, help="of the inputs, the upstream gradient and the sampling")
+    option("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
+    option("--plot", metavar="FILE.png", help="draw the gradient that failed first, or has the largest error")
+    option("--json", action="store_true", help="print the result for programs, and nothing else")
     options = parser.parse_args(arguments)
     names = list(dict.fromkeys(case.name for case in CASES))
     if options.list:
@@ -38,16 +33,11 @@ def main(arguments=None):
         return 0
     if options.seed < 0:
         raise UserError(f"--seed must be 0 or more, not {options.seed}")
-    for what in options.what:
-        if what not in names and not what.endswith(".py") and not Path(what).exists():
-            near = difflib.get_close_matches(what, names, 1)
-            meant = (
-                f"did you mean {near[0]}?"
-                if near
-                else f"choose from {', '.join(names)}, or give a Python file"
-            )
-            raise UserError(f"there is nothing called {what!r} to check; {meant}")
-        if what not in names and Path(what).is_dir() and (options.plot or options.json):
+    for what in (what for what in options.what if what not in names):
+        if not what.endswith(".py") and not Path(what).exists():
+            near = difflib.get_close_matches(what, names, 1) or ["a Python file"]
+            raise UserError(f"there is nothing called {what!r} to check; did you mean {near[0]}? See --list")
+        if Path(what).is_dir() and (options.plot or options.json):
             raise UserError(f"--plot and --json go with names and files, not with a folder ({what})")
     if options.plot and Path(options.plot).suffix.lower() not in SUFFIXES:
         raise UserError(f"--plot {options.plot}: the name should end in {', '.join(SUFFIXES)}")
@@ -58,11 +48,9 @@ def main(arguments=None):
         found = [{"name": n, "passed": p, "report": r.as_json() if r else None} for n, p, r in checks]
         print(json.dumps({"passed": good, "checks": found}, indent=1))
     if options.plot:
-        reports = [report for _, _, report in checks if report]
+        reports = [report for *_, report in checks if report]
         if not reports:
-            raise UserError(
-                f"--plot {options.plot}: there is nothing to draw, because no gradient failed or was compared"
-            )
+            raise UserError(f"--plot {options.plot}: nothing to draw, because no gradient was compared")
         worst = max(reports, key=lambda report: (report.passed is False, np.nan_to_num(report.error)))
         worst.plot(options.plot)
         say(f"{worst.title}: drawn in {options.plot}")
@@ -83,11 +71,10 @@ def _checks(wanted, names, seed, xp, say):
         say(f"all {len(CASES)} passed (seed {seed})")
     for what in wanted:
         if what in names:
-            for case in CASES:
-                if case.name == what:
-                    report = case.check(seed, xp)
-                    say(report)
-                    yield what, report.passed, report
+            for case in (case for case in CASES if case.name == what):
+                report = case.check(seed, xp)
+                say(report)
+                yield what, report.passed, report
         elif Path(what).is_dir():
             yield what, check_folder(what, seed, xp), None
         else:

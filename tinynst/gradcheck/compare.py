@@ -19,7 +19,7 @@ import numpy as np
 
 from ..device import array_module, asarray, to_numpy
 from . import slips
-from .report import Diagnosis, InputResult, Report
+from .report import InputResult, Report
 
 STEP = 2.0**-16  # 1.5e-5 of an element's size: with two steps, truncation and rounding are both near 1e-10
 FLOOR = 1e-3  # an error is never divided by less than this part of the input's largest gradient
@@ -27,21 +27,8 @@ FEWEST = 3  # elements that are measured, however slow forward is
 SLOW = 0.1  # seconds of a call; beyond that no tries at ties
 
 
-def gradcheck(
-    forward,
-    backward=None,
-    inputs=None,
-    *,
-    names=None,
-    check=None,
-    seed=0,
-    step=STEP,
-    tolerance=1e-6,
-    samples=220,
-    seconds=120.0,
-    mutable=(),
-    title=None,
-):
+def gradcheck(forward, backward=None, inputs=None, *, names=None, check=None, seed=0, step=STEP,
+              tolerance=1e-6, samples=220, seconds=120.0, mutable=(), title=None):  # fmt: skip
     """Compare the gradients of `backward` with differences of `forward`. Returns a Report.
 
     forward    called as forward(*inputs), returns (y, cache)
@@ -64,21 +51,20 @@ def gradcheck(
     """
     if backward is not None and not callable(backward):  # gradcheck(loss, inputs)
         backward, inputs = None, backward
-    names, notes = _names(forward, inputs, names), []
-    mutable = _known(mutable, names, "mutable")
-    title = title or getattr(forward, "__name__", type(forward).__name__)
+    names = _names(forward, inputs, names)
     if backward is None:
         check = names[:1] if check is None else check
         backward = lambda dy, gradient: (dy * gradient, *[None] * (len(names) - 1))  # noqa: E731
-    for name, x in zip(names, inputs, strict=True):
-        if x is not None and not np.issubdtype(x.dtype, np.floating):
+    mutable, notes = _known(mutable, names, "mutable"), []
+    present = {name: x for name, x in zip(names, inputs, strict=True) if x is not None}
+    for name, x in present.items():
+        if not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"input {name} has dtype {x.dtype}: only floating-point inputs have a gradient")
-        if x is not None and x.size == 0:
+        if x.size == 0:
             raise ValueError(f"input {name} of shape {x.shape} has no elements to check")
-        if x is not None and x.dtype != np.float64:
+        if x.dtype != np.float64:
             notes.append(f"{name} was {x.dtype}, checked as float64")
-    present = [name for name, x in zip(names, inputs, strict=True) if x is not None and name not in mutable]
-    check = present if check is None else _known(check, names, "check")
+    check = [n for n in present if n not in mutable] if check is None else _known(check, names, "check")
     if not check:
         raise ValueError("nothing to check: every input is None or mutable")
 
@@ -88,13 +74,14 @@ def gradcheck(
     results = [_compare(problem, name, tolerance, diagnoses) for name in check]
     if not diagnoses and all(r.passed for r in results) and problem.cost < SLOW:
         diagnoses += slips.ties(problem)
-    for d in diagnoses:  # a mistake that the compared numbers do not show fails all the same
-        for result in results:
-            if d.gradient in (f"d{result.name}", "all") and d.cause != "noise":
-                result.passed = False
-    diagnoses.sort(key=lambda d: d.cause in ("missing-term", "unknown"))  # what is sure comes first
-    verdicts = [r.passed for r in results] + [False] * any(d.cause != "noise" for d in diagnoses)
-    passed = False if False in verdicts else None if None in verdicts else True
+    sure = [d.gradient for d in diagnoses if d.cause != "noise"]
+    for result in results:  # a mistake that the compared numbers do not show fails all the same
+        if f"d{result.name}" in sure or "all" in sure:
+            result.passed = False
+    diagnoses.sort(key=lambda d: d.cause in ("missing-term", "unknown"))  # what is certain comes first
+    verdicts = [r.passed for r in results]
+    passed = False if sure or False in verdicts else None if None in verdicts else True
+    title = title or getattr(forward, "__name__", type(forward).__name__)
     return Report(title, passed, results, diagnoses, seed, tolerance, notes)
 
 
@@ -134,31 +121,35 @@ def _compare(problem, name, tolerance, diagnoses):
     rows, jacobian = problem.jacobian(name)
     kinks, doubt = problem.kinks[name], problem.doubts[name]
     a, n = gradient.ravel()[rows], jacobian @ problem.dy.ravel()
-    largest = max(np.max(abs(n), initial=0), np.max(abs(a), initial=0), 1e-300)
+    largest = max(slips.largest(n), slips.largest(a))
     scale = np.maximum(np.maximum(abs(a), abs(n)), FLOOR * largest)
     gap = abs(a - n)
     wrong = (gap > tolerance * scale) & (gap > doubt)
     unclear = int(np.count_nonzero(~wrong & (doubt > 100 * tolerance * scale)))
-    passed, reason = not wrong.any(), ""
-    if np.max(gap, initial=0) > 1e-8 * largest and np.array_equal(gradient, gradient.astype(np.float32)):
-        passed = False  # even if right to seven digits: it is made of float32, as slips.noise says
-    if passed and (not len(rows) or np.all(abs(n) <= np.minimum(doubt, problem.rounding(name)))):
-        passed, reason = None, "the gradient is zero wherever it was measured: try other inputs"
-    elif passed and 2 * (kinks + unclear) > len(rows) + kinks:
-        passed, reason = None, "more than half of the elements are at kinks or too noisy: choose other inputs"
-        if unclear > kinks:
-            words = f"differences of forward are too noisy at {unclear} of {len(rows)} elements of {name}"
-            hint = "Does forward compute in float64 throughout?"
-            diagnoses.append(Diagnosis("noise", f"d{name}", words, hint))
-    error = float(np.max(gap / scale, initial=0))
-    result = InputResult(name, passed, reason, error, x.shape, rows, a, n, kinks)
-    if passed is False:
+    float32 = np.max(gap, initial=0) > 1e-8 * largest and np.array_equal(gradient, np.float32(gradient))
+    result = InputResult(name, not (wrong.any() or float32), "", np.nan, x.shape, rows, a, n, kinks)
+    result.error = float(np.max(gap / scale, initial=0))
+    if result.passed is False:
         result.differs = True
-        found = slips.diagnose(problem, name)
-        diagnoses.append(found)
-        if found.cause == "noise":
+        diagnoses.append(slips.diagnose(problem, name))
+        if diagnoses[-1].cause == "noise":
             result.passed, result.reason = None, "the error is no larger than float32's rounding"
+    elif not len(rows) or np.all(abs(n) <= np.minimum(doubt, problem.rounding(name))):
+        result.passed = None
+        result.reason = "the gradient is zero wherever it was measured: try other inputs"
+    elif 2 * (kinks + unclear) > len(rows) + kinks:
+        result.passed = None
+        result.reason = "more than half of the elements are at kinks or too noisy: choose other inputs"
+        if unclear > kinks:
+            evidence = f"differences of forward are too noisy at {unclear} of {len(rows)} elements of {name}"
+            hint = "Does forward compute in float64 throughout?"
+            diagnoses.append(slips.diagnosis("noise", f"d{name}", evidence, hint))
     return result
+
+
+def _float64(value):
+    """A NumPy or CuPy array or a number as a new array of NumPy's; None stays None."""
+    return None if value is None else np.array(to_numpy(value) if hasattr(value, "dtype") else value, float)
 
 
 class Problem:
@@ -172,15 +163,14 @@ class Problem:
 
     def __init__(self, forward, backward, inputs, names, mutable, check, seed):
         self.f, self.b, self.names, self.mutable, self.check = forward, backward, names, mutable, check
-        self.xp = array_module(*inputs)
-        self.inputs = [None if x is None else np.array(to_numpy(x), np.float64) for x in inputs]
-        self.rng = np.random.default_rng(seed)
-        self.other = [
-            None if x is None else self.rng.permutation(x.ravel()).reshape(x.shape) for x in self.inputs
-        ]
+        self.xp, rng = array_module(*inputs), np.random.default_rng(seed)
+        self.inputs = [_float64(x) for x in inputs]
+        self.other = [x if x is None else rng.permutation(x.ravel()).reshape(x.shape) for x in self.inputs]
+        start = time.monotonic()
         y, cache = self.forward(self.other)
-        self.dy = self.rng.standard_normal(y.shape)
-        self.before = self.named(self.b(self.on_device(self.dy), cache)) or {}
+        self.dy = rng.standard_normal(y.shape)
+        self.before = self.named(self.b(self.upstream(self.dy), cache)) or {}
+        self.cost = time.monotonic() - start
         self.measured, self.kinks, self.doubts = {}, {}, {}
 
     def input(self, name):
@@ -190,93 +180,83 @@ class Problem:
         """The inputs with another array in place of one of them."""
         return [array if n == name else x for n, x in zip(self.names, self.inputs, strict=True)]
 
-    def on_device(self, array):
-        return (
-            array
-            if array is None
-            else float(array)
-            if np.ndim(array) == 0
-            else asarray(array.copy(), self.xp)
-        )
+    def copies(self, inputs):
+        return [x if x is None else asarray(x.copy(), self.xp) for x in inputs]
+
+    def upstream(self, dy):
+        """dy as backward gets it: a copy on the device, or a plain number."""
+        return asarray(dy.copy(), self.xp) if np.ndim(dy) else float(dy)
 
     def call(self, arrays):
         result = self.f(*arrays)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"forward must return (y, cache), got {type(result).__name__}")
-        y = result[0]
-        return np.array(to_numpy(y) if hasattr(y, "dtype") else y, np.float64), result[1]
+        return _float64(result[0]), result[1]
 
     def forward(self, inputs):
-        return self.call([x if x is None else asarray(x.copy(), self.xp) for x in inputs])
+        return self.call(self.copies(inputs))
 
     def named(self, gradients):
         """{name: array} of what backward returned; None when the number of gradients fits nothing."""
         gradients = list(gradients) if isinstance(gradients, (tuple, list)) else [gradients]
-        while (
-            len(gradients) > len(self.names) and gradients[-1] is None
-        ):  # conv2d without b returns dx, dw, None
+        while len(gradients) > len(self.names) and gradients[-1] is None:  # conv2d without b: dx, dw, None
             gradients.pop()
         for names in (self.names, [n for n in self.names if n not in self.mutable]):
             if len(gradients) == len(names):
-                pairs = zip(names, gradients, strict=True)
-                return {
-                    n: g if g is None else np.array(to_numpy(g) if hasattr(g, "dtype") else g, float)
-                    for n, g in pairs
-                }
+                return dict(zip(names, map(_float64, gradients), strict=True))
         return None
 
-    def again(self, inputs=None, dy=None, change=None):
-        """The gradients for other inputs, another dy, or a cache with changed arrays; {} where they raise."""
+    def again(self, inputs=None, dy=None):
+        """The gradients for other inputs or another dy; {} where forward or backward raises."""
         try:
             _, cache = self.forward(self.inputs if inputs is None else inputs)
-            if change:
-                cache = type(cache)(change(v) if isinstance(v, np.ndarray) else v for v in cache)
-            return self.named(self.b(self.on_device(self.dy if dy is None else dy), cache)) or {}
+            return self.named(self.b(self.upstream(self.dy if dy is None else dy), cache)) or {}
         except Exception:
             return {}
 
     def side_effects(self):
         """Run forward and backward. Returns diagnoses of what they change and of a second backward."""
-        given = [x if x is None else asarray(x.copy(), self.xp) for x in self.inputs]
-        start = time.monotonic()
+        given, dy, start = self.copies(self.inputs), self.upstream(self.dy), time.monotonic()
         self.y, cache = self.call(given)
-        middle, dy = [x if x is None else to_numpy(x).copy() for x in given], self.on_device(self.dy)
-        first = self.named(self.b(dy, cache))
-        self.cost, self.gradients, found = time.monotonic() - start, first or {}, []
+        between = [_float64(x) for x in given]
+        first, found = self.named(self.b(dy, cache)), []
+        self.gradients = first or {}
+        self.cost = min(self.cost, time.monotonic() - start)  # one call alone may meet a busy machine
         if first is None:
             wanted = [f"d{n}" for n in self.names if n not in self.mutable]
             evidence = f"backward does not return {len(wanted)} gradients: {', '.join(wanted)}"
-            return [
-                Diagnosis("wrong-shape", "all", evidence, "Return one for each input, in the inputs' order.")
-            ]
+            hint = "Return one for each input, in the inputs' order."
+            return [slips.diagnosis("wrong-shape", "all", evidence, hint)]
         if not np.isfinite(self.y).all():
             self.gradients = {}
-            count = np.count_nonzero(~np.isfinite(self.y))
-            evidence = f"{count} of {self.y.size} elements of y are inf or nan: there is nothing to compare"
-            return [Diagnosis("not-finite", "all", evidence, slips.HINTS["not-finite"])]
-        for name, x, mid, end in zip(self.names, self.inputs, middle, given, strict=True):
-            if x is None:
+            odd = np.count_nonzero(~np.isfinite(self.y))
+            evidence = f"{odd} of {self.y.size} elements of y are inf or nan"
+            return [slips.diagnosis("not-finite", "all", evidence)]
+        arrays = [(*row, "forward") for row in zip(self.names, self.inputs, between, strict=True)]
+        arrays += [(*row, "backward") for row in zip(self.names, between, map(_float64, given), strict=True)]
+        for name, before, after, who in [*arrays, ("dy", self.dy, _float64(dy), "backward")]:
+            updated = name in self.mutable
+            if before is None or np.array_equal(before, after) or (updated and who == "forward"):
                 continue
-            if not np.array_equal(mid, to_numpy(end)):
-                cause = "running-statistics" if name in self.mutable else "changed-input"
-                found.append(slips.changed(cause, f"d{name}", "backward", name, mid, to_numpy(end)))
-            elif name not in self.mutable and not np.array_equal(x, mid):
-                found.append(slips.changed("changed-input", f"d{name}", "forward", name, x, mid))
-        if np.ndim(self.dy) and not np.array_equal(to_numpy(dy), self.dy):
-            found.append(slips.changed("changed-input", "dy", "backward", "dy", self.dy, to_numpy(dy)))
+            place = tuple(np.argwhere(before != after)[0])
+            evidence = f"{who} changes {name} in place: {name}[{', '.join(map(str, place))}] is "
+            evidence += f"{before[place]:.4g} before the call, {after[place]:.4g} after it"
+            cause = "running-statistics" if updated else "changed-input"
+            which = name if name == "dy" else f"d{name}"
+            found.append(slips.diagnosis(cause, which, evidence, slips.HINTS["changed-input"]))
         try:
-            second = self.named(self.b(self.on_device(self.dy), cache))
-            same = all(
-                g is None or np.allclose(g, second[n], 1e-9, 1e-12, equal_nan=True) for n, g in first.items()
-            )
-            evidence = "" if same else "a second backward with the same cache gives another gradient"
+            second = self.named(self.b(self.upstream(self.dy), cache))
+            pairs = [(g, second[n]) for n, g in first.items() if g is not None]
+            same = all(np.allclose(g, again, 1e-9, 1e-12, equal_nan=True) for g, again in pairs)
+            evidence = "" if same else "gives another gradient"
         except Exception as error:
-            evidence = f"a second backward with the same cache raises {type(error).__name__}: {error}"
+            evidence = f"raises {type(error).__name__}: {error}"
         if evidence:
             hint = "backward must leave the cache as it is: work on copies, and pop nothing from it."
-            found.append(Diagnosis("stale-cache", "all", evidence, hint))
+            evidence = f"a second backward with the same cache {evidence}"
+            found.append(slips.diagnosis("stale-cache", "all", evidence, hint))
         y, _ = self.forward([x if x is None else x * (1 + 1e-9) for x in self.inputs])
-        self.coarse = bool(y.any()) and np.array_equal(y, y.astype(np.float32))  # computed in float32
+        self.coarse = bool(y.any()) and np.array_equal(y, np.float32(y))  # computed in float32
         for name in self.check:
             if first.get(name) is None:
                 first[name] = np.zeros(self.input(name).shape)
@@ -294,60 +274,43 @@ class Problem:
         return self.measured[name]
 
     def _measure(self, name):
-        x = self.input(name)
+        x, gradient = self.input(name), self.gradients[name]
         order = np.random.default_rng(2).permutation(x.size)
         if x.size > self.samples:  # a random sample, and the largest gradient
-            largest = (
-                int(np.argmax(abs(self.gradients[name]))) if self.gradients[name].size == x.size else order[0]
-            )
+            largest = int(np.argmax(abs(gradient))) if gradient.size == x.size else order[0]
             order = np.append(largest, order[order != largest][: self.samples - 1])
-        typical, start, kept, rows, doubts = (
-            float(np.sqrt(np.mean(x**2))) or 1.0,
-            time.monotonic(),
-            [],
-            [],
-            [],
-        )
-        self.kinks[name] = 0
+        typical, start, found = float(np.sqrt(np.mean(x**2))) or 1.0, time.monotonic(), {}
         for count, i in enumerate(order):
             if count >= FEWEST and time.monotonic() - start > self.seconds:
-                self.notes.append(
-                    f"stopped after {self.seconds:.0f} s at {count} of {len(order)} elements of {name}"
-                )
+                where = f"{count} of {len(order)} elements of {name}"
+                self.notes.append(f"stopped after {self.seconds:.0f} s at {where}")
+                order = order[:count]
                 break
             row, doubt = self._row(name, i, self.step * max(abs(x.flat[i]), 0.1 * typical))
-            if row is None:
-                self.kinks[name] += 1
-                continue
-            kept.append(i)
-            rows.append(row)
-            doubts.append(doubt)
-        order = np.argsort(kept, kind="stable")
-        self.doubts[name] = np.maximum(np.array(doubts)[order], self.rounding(name)) if kept else np.zeros(0)
-        if kept:  # one element's doubt may be small by luck
-            self.doubts[name] = np.maximum(self.doubts[name], 0.3 * np.median(self.doubts[name]))
-        return np.array(kept, int)[order], np.array(rows).reshape(len(kept), self.y.size)[order]
+            if row is not None:
+                found[int(i)] = row, doubt
+        rows = np.array(sorted(found), int)
+        doubts = np.array([found[i][1] for i in rows])
+        self.kinks[name] = len(order) - len(rows)
+        if len(rows):  # one element's doubt may be small by luck
+            doubts = np.maximum(doubts, max(self.rounding(name), 0.3 * np.median(doubts)))
+        self.doubts[name] = doubts
+        return rows, np.array([found[i][0] for i in rows]).reshape(len(rows), self.y.size)
 
     def _row(self, name, i, h):
         """(row, doubt) for element i; row is None at a kink: where the slopes on both sides stay apart."""
         bends = []
-        for rung in (
-            () if self.coarse else (h, h / 16, h / 256)
-        ):  # a smaller step gets away from a kink nearby
-            (right, left), (right2, left2) = self._slopes(name, i, rung), self._slopes(name, i, rung / 2)
+        for step in () if self.coarse else (h, h / 16, h / 256):  # a smaller one gets away from a kink nearby
+            (right, left), (right2, left2) = self._slopes(name, i, step), self._slopes(name, i, step / 2)
             wide, narrow = (right + left) / 2, (right2 + left2) / 2
             bend, bend2 = np.max(abs(right - left)), np.max(abs(right2 - left2))
-            rounding = 100 * np.finfo(float).eps * np.max(abs(self.y), initial=1e-300) / rung
-            if (
-                abs(bend2 - bend / 2) <= 0.1 * bend + 1e-7 * np.max(abs(narrow)) + rounding
-            ):  # smooth: it halves
+            allowed = 1e-7 * np.max(abs(narrow)) + 100 * np.finfo(float).eps * slips.largest(self.y) / step
+            if abs(bend2 - bend / 2) <= 0.1 * bend + allowed:  # smooth: it halves
                 return (4 * narrow - wide) / 3, 10 * np.linalg.norm((narrow - wide) * self.dy.ravel())
             bends.append(bend2)
         if bends and max(bends) < 3 * min(bends):
             return None, 0.0
-        right, left = self._slopes(
-            name, i, 256 * h
-        )  # noise that grows as the step shrinks: take a large step
+        right, left = self._slopes(name, i, 256 * h)  # noise that grows as the step shrinks: a large step
         return (right + left) / 2, 10 * np.linalg.norm((right - left) * self.dy.ravel())
 
     def _slopes(self, name, i, h):
@@ -356,7 +319,6 @@ class Problem:
         for step in (h, -h):
             moved = x.copy()
             moved.flat[i] += step
-            sides.append(
-                (self.forward(self.replaced(name, moved))[0] - self.y).ravel() / (moved.flat[i] - x.flat[i])
-            )
+            change = self.forward(self.replaced(name, moved))[0] - self.y
+            sides.append(change.ravel() / (moved.flat[i] - x.flat[i]))
         return sides

@@ -5,7 +5,9 @@ Whatever their code does (raise, print, return nonsense, run for ever), the grad
 
 import contextlib
 import difflib
+import html
 import importlib.util
+import inspect
 import io
 import linecache
 import signal
@@ -22,24 +24,15 @@ import numpy as np
 from .. import layers, losses, ops, optim
 from ..device import asarray, to_numpy
 from ..errors import UserError
-from . import forwards
-from .cases import EXERCISES, IMAGE, LOSSES, draw, layer_case, operation_case, residual_parts
-from .report import Diagnosis, Report, wrapped
+from .cases import IMAGE, LOSSES, OPERATIONS, draw, layer_case, operation_case, residual_parts
+from .report import Diagnosis, Report, axis_names, heat_map, wrapped
+from .slips import edge, factor_name, moves, shape_notes
 
 LIMIT = 10  # seconds that one call may take on these small images
 PATIENCE = 8  # seconds without a word
-LOSS_NAMES = tuple(dict.fromkeys(name for name, _ in LOSSES))
-NAMES = (  # all that can be graded, easiest first
-    "relu",
-    "scaled_tanh",
-    *LOSS_NAMES[:4],
-    "gram_matrix",
-    "style_loss",
-    *list(dict.fromkeys(n for n, *_ in EXERCISES))[3:],
-    "Residual",
-    "Adam",
-)
-ALONE = (*LOSS_NAMES, "Residual", "Adam")  # these have no function ..._backward next to them
+ALONE = (*LOSSES, "Residual", "Adam")  # these have no function ..._backward next to them
+FIRST = ("relu", "scaled_tanh", *list(LOSSES)[:4], "gram_matrix", "style_loss")
+NAMES = tuple(dict.fromkeys((*FIRST, *OPERATIONS, "Residual", "Adam")))  # easiest first
 ADAM = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3}, {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 
 
@@ -60,11 +53,11 @@ class Grade:
         return self.text
 
     def _repr_html_(self):
-        return self.report._repr_html_() if self.report else f"<pre>{self.text}</pre>"
+        return self.report._repr_html_() if self.report else f"<pre>{html.escape(self.text)}</pre>"
 
 
 class Fault(Exception):
-    """Something in the learner's result is wrong; the arguments are lines that say what."""
+    """Something in the learner's result is wrong; the arguments are lines that say what, or a Report."""
 
 
 class TimeUp(BaseException):
@@ -80,14 +73,25 @@ def check(name, forward, backward=None, seed=0):
     missing = _missing(name, forward, backward)
     if missing:
         raise ValueError(missing)
-    return _grade(name, forward, backward, seed, np, None)
+    path = getattr(getattr(forward, "__code__", None), "co_filename", ".")
+    return _grade(name, forward, backward, seed, np, path)
+
+
+def _missing(name, forward, backward):
+    """What is missing to grade `name`, in words; None where nothing is."""
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1) or [f"one of {', '.join(NAMES)}"]
+        return f"there is no operation {name!r}; did you mean {near[0]}?"
+    if forward is None:
+        return f"{name}: {name}_backward is there but no {name}"
+    if backward is None and name not in ALONE:
+        return f"{name}: {name} is there but no {name}_backward"
+    return None
 
 
 def _grade(name, forward, backward, seed, xp, path):
-    """The Grade of one name, whatever the code raises. `path` is its file; None: the function's."""
-    printed = io.StringIO()
-    path = Path(path or getattr(getattr(forward, "__code__", None), "co_filename", "."))
-    watch = Watch(name, path)
+    """The Grade of one name, whatever the code raises."""
+    printed, watch = io.StringIO(), Watch(name, Path(path))
     with contextlib.redirect_stdout(printed), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
@@ -101,24 +105,23 @@ def _grade(name, forward, backward, seed, xp, path):
             grade = _raised(watch, error)
     lines = printed.getvalue().splitlines()
     if lines:
-        said = [f"{path.name} printed {len(lines)} lines; the first:", *(f"    {t:.100}" for t in lines[:4])]
-        grade = replace(grade, text="\n".join([grade.text, *said]))
+        text = "\n    ".join([f"{watch.path.name} printed {len(lines)} lines; the first:", *lines[:4]])
+        grade = replace(grade, text=f"{grade.text}\n{text:.500}")
     return grade
 
 
 def _raised(watch, error):
     """The grade of what the learner's code raised, with the last line of theirs that it came through."""
     frames = [(f.f_code, number) for f, number in traceback.walk_tb(error.__traceback__)]
-    frames = [frame for frame in frames if _same_file(frame[0].co_filename, watch.path)]
+    frames = [(code, number) for code, number in frames if _same_file(code.co_filename, watch.path)]
     function = frames[-1][0].co_qualname if frames else watch.name
     if isinstance(error, NotImplementedError):
         return Grade(watch.name, None, f"{function}: not yet written")
-    said = str(error) if isinstance(error, TimeUp) else _told(error, watch.path)
-    text = [f"{watch.case}: FAIL: {said}"]
+    text = f"{watch.case}: FAIL: {error if isinstance(error, TimeUp) else _told(error, watch.path)}"
     if frames:
-        code, number = frames[-1]
-        text.append(f"    in {function}:  {linecache.getline(code.co_filename, number).strip()}")
-    return Grade(watch.name, False, "\n".join(text))
+        line = linecache.getline(frames[-1][0].co_filename, frames[-1][1]).strip()
+        text += f"\n    in {function}:  {line}"
+    return Grade(watch.name, False, text)
 
 
 def _same_file(name, path):
@@ -159,8 +162,8 @@ class Watch:
     """Grades one operation: runs a learner's functions within bounds and reports progress."""
 
     def __init__(self, name, path):
-        self.name, self.path, self.case, self.started = name, path, name, time.monotonic()
-        self.spoken = self.started
+        self.name, self.path, self.case = name, path, name
+        self.started = self.spoken = time.monotonic()
 
     def run(self, what, function, *arguments, **options):
         """Call a learner's function. What it raises is marked; anything else is a mistake of ours."""
@@ -169,7 +172,7 @@ class Watch:
             passed = self.spoken - self.started
             print(f"{self.case}: still checking, {passed:.0f} s so far", file=sys.stderr, flush=True)
         x = next((a for a in (*arguments, *options.values()) if getattr(a, "ndim", 0) == 4), None)
-        size = f" on a {x.shape[1]}x{x.shape[2]} image" if x is not None else ""
+        size = "" if x is None else f" on a {x.shape[1]}x{x.shape[2]} image"
         try:
             with bounded(what, self.path, size):
                 return function(*arguments, **options)
@@ -178,37 +181,26 @@ class Watch:
             raise
 
     def array(self, what, value):
-        array = value if hasattr(value, "dtype") else np.asarray(value)
-        if array.dtype.kind not in "fciub":
+        array = value if value is None or hasattr(value, "dtype") else np.asarray(value)
+        if array is None or array.dtype.kind not in "fciub":
             self.fail([f"{what} is of type {type(value).__name__}; it should be an array of floats"])
         return array
 
-    def forward(self, function):
+    def forward(self, function, *arguments, **options):
         """The learner's forward or loss, with what it returns checked."""
-        loss = self.name in LOSS_NAMES
-        kind = "(value, gradient)" if loss else "(y, cache)"
+        loss, result = self.name in LOSSES, self.run(self.name, function, *arguments, **options)
+        if not isinstance(result, tuple) or len(result) != 2:
+            kind = "(value, gradient)" if loss else "(y, cache)"
+            self.fail([f"{self.name} must return {kind}, it returns {type(result).__name__}"])
+        y = self.array(f"{self.name}'s {'value' if loss else 'y'}", result[0])
+        return y, self.array(f"{self.name}'s gradient", result[1]) if loss else result[1]
 
-        def call(*arguments, **options):
-            result = self.run(self.name, function, *arguments, **options)
-            if not isinstance(result, tuple) or len(result) != 2:
-                self.fail([f"{self.name} must return {kind}, it returns {type(result).__name__}"])
-            y, cache = result
-            if loss:
-                cache = self.array(f"{self.name}'s gradient", cache)
-            return self.array(f"{self.name}'s {'value' if loss else 'y'}", y), cache
-
-        return call
-
-    def backward(self, function):
+    def backward(self, function, dy, cache):
         what = f"{self.name}_backward"
-
-        def call(dy, cache):
-            result = self.run(what, function, dy, cache)
-            gradients = result if isinstance(result, (tuple, list)) else (result,)
-            named = ((f"{what}'s result {k}", g) for k, g in enumerate(gradients))
-            return tuple(g if g is None else self.array(words, g) for words, g in named)
-
-        return call if function else None
+        result = self.run(what, function, dy, cache)
+        gradients = result if isinstance(result, (tuple, list)) else (result,)
+        named = ((f"{what}'s result {k}", g) for k, g in enumerate(gradients))
+        return tuple(g if g is None else self.array(words, g) for words, g in named)
 
     def fail(self, lines):
         if lines:
@@ -220,16 +212,16 @@ class Watch:
         if self.name == "Adam":
             pairs = ((ADAM[0], ADAM[0]), (ADAM[1], {}))
             return [self.adam(forward, settings, given, seed, xp) for settings, given in pairs]
+        rows, lines = {**OPERATIONS, **LOSSES}.get(self.name, ()), []
         if self.name == "Residual":
             cases = [self.residual(forward, pad, crop, seed, xp) for pad, crop in ((1, 0), (0, 2))]
         else:
-            rows = [row for row in [*EXERCISES, *((n, s, {}) for n, s in LOSSES)] if row[0] == self.name]
-            forward, backward = self.forward(forward), self.backward(backward)
-            cases = [operation_case(n, forward, backward, shapes, options) for n, shapes, options in rows]
-            for case, (_, shapes, options) in zip(cases, rows, strict=True):  # every forward comes first
+            own = lambda *a, **o: self.forward(forward, *a, **o)  # noqa: E731
+            back = None if backward is None else lambda dy, cache: self.backward(backward, dy, cache)
+            cases = [operation_case(self.name, own, back, *row) for row in rows]
+            for case, row in zip(cases, rows, strict=True):  # every forward comes first
                 self.case = f"{case.name} ({case.label})"
-                self.right_forward(forward, shapes, options, seed, xp)
-        lines = []
+                self.right_forward(own, *row, seed, xp)
         for case in cases:
             self.case = f"{case.name} ({case.label})"
             report = case.check(seed, xp, seconds=4 * PATIENCE / 3)
@@ -238,74 +230,59 @@ class Watch:
                     self.walked_forward(forward, report)
                 raise Fault(*_one_at_a_time(report, len(lines), len(cases)), report)
             lines.append(report.line(self.name, case.label))
-        if self.name != "Residual":
-            self.case = f"{cases[0].name} ({cases[0].label})"
-            self.stays_float32(forward, backward, *rows[0][1:], seed, xp)
+        if rows:
+            self.stays_float32(own, back, *rows[0], seed, xp)
         return lines
 
     def right_forward(self, forward, shapes, options, seed, xp):
         """Compare y (or the loss) and the running statistics with the library's."""
-        plain = draw(shapes, np.random.default_rng(seed))
-        own = {key: asarray(array.copy(), xp) for key, array in plain.items()}
-        updated = {key: array.copy() for key, array in plain.items()}
-        loss = self.name in LOSS_NAMES
-        right = np.asarray(getattr(losses if loss else ops, self.name)(**updated, **options)[0])
-        mine = to_numpy(forward(**own, **options)[0])
-        slips = {
-            words: lambda slip=slip: slip({key: array.copy() for key, array in plain.items()}, options)
-            for words, slip in forwards.SLIPS.get(self.name, {}).items()
-        }
+        start = draw(shapes, np.random.default_rng(seed))
+        mine, right = ({key: array.copy() for key, array in start.items()} for _ in range(2))
+        mine = {key: asarray(array, xp) for key, array in mine.items()}
+        library = getattr(losses if self.name in LOSSES else ops, self.name)
+        y, own = np.asarray(library(**right, **options)[0]), to_numpy(forward(**mine, **options)[0])
         sizes = dict(zip("NHWC", next(iter(shapes.values())), strict=True))
-        self.fail(forwards.explain("value" if loss else "y", mine, right, slips, sizes))
-        for key in (key for key in plain if key.startswith("running_")):
-            slips = forwards.statistics_slips(key, plain)
-            self.fail(forwards.explain(f"{key} after the forward", to_numpy(own[key]), updated[key], slips))
+        what = "value" if self.name in LOSSES else "y"
+        self.fail(explain(what, own, y, alternatives(library, start, options), sizes))
+        for key in (key for key in start if key.startswith("running_")):
+            slip = f"when it stays as it was: `{key} = ...` makes a new array, use `{key}[...] = ...`"
+            lines = explain(f"{key} after the forward", to_numpy(mine[key]), right[key], [(slip, start[key])])
+            self.fail(lines)
 
     def stays_float32(self, forward, backward, shapes, options, seed, xp):
         """A net trains in float32: with float32 in, float64 out would stop the library's next operation."""
         own = {key: a.astype(np.float32) for key, a in draw(shapes, np.random.default_rng(seed), xp).items()}
         y, cache = forward(**own, **options)
-        results = [(f"{self.name}'s gradient", cache)] if backward is None else [(f"{self.name}'s y", y)]
-        if backward:
-            gradients = backward(xp.ones_like(y, np.float32), cache)
-            results += [(f"{self.name}_backward's result {k}", g) for k, g in enumerate(gradients)]
+        results = [(f"{self.name}'s {'y' if backward else 'gradient'}", y if backward else cache)]
+        gradients = backward(xp.ones_like(y, np.float32), cache) if backward else ()
+        results += [(f"{self.name}_backward's result {k}", g) for k, g in enumerate(gradients)]
         for what, array in results:
             if array is not None and array.dtype != np.float32:
-                advice = "make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x)"
-                self.fail(
-                    [f"{what} is {array.dtype} where x is float32: a net could not train with it", advice]
-                )
+                what = f"{what} is {array.dtype} where x is float32: a net could not train with it"
+                self.fail([what, "make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x)"])
 
     def residual(self, kind, pad, crop, seed, xp):
         """Compare a learner's block with the library's, and return the Case that checks its gradients."""
         label = f"x {'x'.join(map(str, IMAGE))}, crop={crop}"
-        case = layer_case("Residual", label, lambda xp: _Block(self, kind, pad, crop, xp))
-        self.case = f"Residual ({case.label})"
+        self.case = f"Residual ({label})"
         x = asarray(np.random.default_rng(seed).standard_normal(IMAGE), xp)
         through = to_numpy(layers.Sequential(residual_parts(xp, pad)).forward(x, training=False))
-        mine, x = to_numpy(_Block(self, kind, pad, crop, xp).forward(x.copy(), training=True)), to_numpy(x)
-        inner, (h, w) = to_numpy(ops.center_crop(x, crop)[0]), through.shape[1:3]
-        slips = {
-            "without the identity: y = layers(x)": lambda: through,
-            "when the layers are left out: y = x": lambda: inner,
-            "when the identity is cropped at the bottom and right only": lambda: through + x[:, :h, :w],
-            "when the identity is cropped at the top and left only": lambda: through + x[:, -h:, -w:],
-            "with a ReLU after the addition": lambda: np.maximum(through + inner, 0),
-        }
-        self.fail(forwards.explain("y", mine, through + inner, slips))
-        return case
+        inner = to_numpy(ops.center_crop(x, crop)[0])
+        mine = to_numpy(_Block(self, kind, pad, crop, xp).forward(x))
+        slips = [("without the identity: y = layers(x)", through), ("without the layers: y = x", inner)]
+        self.fail(explain("y", mine, through + inner, slips))
+        return layer_case("Residual", label, lambda xp: _Block(self, kind, pad, crop, xp))
 
     def walked_forward(self, kind, report):
         """Name what only this exercise can know: a backward that walks the layers in forward order."""
-        rng = np.random.default_rng(1)
-        x, dy = rng.standard_normal((2, *IMAGE))
+        x, dy = np.random.default_rng(1).standard_normal((2, *IMAGE))
         block, parts = _Block(self, kind, 1, 0, np), residual_parts(np, 1)
-        block.forward(x, training=True)
+        block.forward(x)
         layers.Sequential(parts).forward(x, training=True)
         dx = dy
         for layer in parts.values():
             dx = layer.backward(dx)
-        if forwards.same(block.backward(dy.copy()), dx + dy):
+        if not explain("dx", block.backward(dy.copy()), dx + dy):
             words = "exactly this comes out when the layers' backward is called in forward order"
             advice = "The last layer's backward comes first: for layer in reversed(self.layers.values())."
             report.diagnoses.insert(0, Diagnosis("transposed", "dx", words, advice))
@@ -313,32 +290,25 @@ class Watch:
     def adam(self, kind, settings, given, seed, xp):
         """Five steps of two parameters next to the library's Adam."""
         label = ", ".join(f"{key}={value}" for key, value in given.items()) or "the defaults"
-        self.case = f"Adam ({label})"
-        rng = np.random.default_rng(seed)
+        self.case, rng = f"Adam ({label})", np.random.default_rng(seed)
         start, *gradients = [draw({"w": (3, 4), "b": (5,)}, rng) for _ in range(6)]
         mine = {name: asarray(p.copy(), xp) for name, p in start.items()}
         right = {name: p.copy() for name, p in start.items()}
-        arrays = dict(mine)  # the learner may put other arrays in the dict
-        ours = optim.Adam(right, **settings)
+        arrays, ours = dict(mine), optim.Adam(right, **settings)  # the learner may put other arrays in `mine`
         optimiser = self.run("Adam", kind, mine, **given)
         for t, g in enumerate(gradients, 1):
+            before = {name: p.copy() for name, p in right.items()}
             own = {name: asarray(array.copy(), xp) for name, array in g.items()}
             self.run("Adam.step", optimiser.step, own)
             ours.step(g)
-            for place, (name, array) in enumerate(arrays.items()):
-                if np.array_equal(to_numpy(array), start[name]):
+            for name, array in arrays.items():
+                change = to_numpy(array) - before[name]
+                if not change.any():
                     advice = f"change the array itself: p -= ..., not p = p - ..., for p of {name}"
                     self.fail([f"step {t} leaves {name} as it was before", advice])
                 if not np.array_equal(to_numpy(own[name]), g[name]):
                     self.fail([f"step {t} changes the gradient of {name} in place", "work on a copy"])
-                past = [gradient[name] for gradient in gradients[:t]]
-                slips = {
-                    words: lambda slip=slip, name=name, past=past, place=place: forwards.adam(
-                        start[name], past, **settings, slip=slip, place=place, count=2
-                    )
-                    for slip, words in forwards.ADAM_SLIPS.items()
-                }
-                self.fail(forwards.explain(f"after step {t} {name}", to_numpy(array), right[name], slips))
+                self.fail(explain(f"the change of {name} in step {t}", change, right[name] - before[name]))
         return f"{'Adam':20} {'ok':13}{len(gradients)} steps      {label}"
 
 
@@ -346,13 +316,13 @@ class _Block:
     """The library's layers in a learner's Residual, as layer_case wants it."""
 
     def __init__(self, watch, kind, pad, crop, xp):
-        self.watch, self.parts = watch, residual_parts(xp, pad)
-        self.inside = layers.Sequential(self.parts)
-        self.parameters, self.gradients = self.inside.parameters, self.inside.gradients
-        self.learners = watch.run("Residual", kind, self.parts, crop)
+        self.watch, parts = watch, residual_parts(xp, pad)
+        inside = layers.Sequential(parts)
+        self.parameters, self.gradients = inside.parameters, inside.gradients
+        self.learners = watch.run("Residual", kind, parts, crop)
 
-    def forward(self, x, training):
-        y = self.watch.run("Residual.forward", self.learners.forward, x, training)
+    def forward(self, x, training=True):
+        y = self.watch.run("Residual.forward", self.learners.forward, x.copy(), training)
         return self.watch.array("Residual.forward's y", y)
 
     def backward(self, dy):
@@ -372,21 +342,84 @@ def _one_at_a_time(report, right, cases):
     return [f"right: the forward{so_far}", str(alone), *later]
 
 
+# --- a wrong forward next to the right one ---
+
+
+def near(mine, right):
+    return abs(mine - right) <= 1e-8 * np.max(abs(right), initial=0)
+
+
+def explain(what, mine, right, slips=(), sizes=None):
+    """What is wrong with a result `mine`, as lines of text; [] where nothing is.
+
+    slips   pairs (words, result of that mistake)
+    sizes   {"N": 3, ...} to give a factor its name
+    """
+    axes = axis_names(what, right.shape)
+    if mine.shape != right.shape:
+        notes = shape_notes(mine.shape, right.shape, axes)
+        return [f"{what} has shape {mine.shape}, it should be {right.shape}{notes}"]
+    wrong = ~near(mine, right)
+    if not wrong.any():
+        return []
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    where = f"[{', '.join(map(str, place))}]" if place else ""
+    count = f"; {np.count_nonzero(wrong)} of {wrong.size} elements differ" if place else ""
+    lines = [f"{what}{where} is {mine[place]:.7g}, it should be {right[place] + 0.0:.7g}{count}"]
+    lines += list(_reasons(what, mine, right, wrong, slips, sizes or {}, axes))[:1]
+    if right.ndim == 4 and np.isfinite(mine).all():
+        lines += heat_map(abs(mine - right).max(axis=(0, 3)), "HW")
+    return lines
+
+
+def _reasons(what, mine, right, wrong, slips, sizes, axes):
+    """What turns the right result into exactly the wrong one, the simplest first."""
+    odd = np.count_nonzero(~np.isfinite(mine))
+    if odd:
+        yield f"{odd} of {mine.size} elements are inf or nan: look for log, sqrt or / of 0"
+    elif not mine.any():
+        yield "it is zero everywhere: is it filled in?"
+    elif near(mine, mine.astype(np.float32)).all() and np.allclose(mine, right, 1e-4, 1e-5):
+        yield "these are float32's digits, but x is float64: make new arrays with np.zeros(shape, x.dtype)"
+    factor, off = float((mine * right).sum() / (right * right).sum()), mine - right
+    name = factor_name(factor, sizes)
+    if near(mine, factor * right).all() and (mine.ndim or name):  # any two numbers are some factor apart
+        yield f"{'every element' if mine.ndim else 'it'} is {factor:.6g} times what it should be{name}"
+    if mine.ndim == 0:
+        return
+    if near(off, off.mean()).all():
+        yield f"every element is {abs(off.mean()):.6g} too {'large' if off.mean() > 0 else 'small'}"
+    for cause, words, move in moves(right.shape, axes):
+        moved = move(right)
+        if near(mine, moved).all() or (cause == "shifted" and near(mine, moved)[moved != 0].mean() > 0.6):
+            yield f"it is the right {what} {words} ({cause})"
+    for words, result in slips:
+        if result.shape == mine.shape and near(mine, result).all():
+            yield f"exactly this comes out {words}"
+    for axis, letter in ((0, "image"), (-1, "channel")) if mine.ndim > 2 else ():
+        bad = np.moveaxis(wrong, axis, 0).reshape(wrong.shape[axis], -1).any(axis=1)
+        if not bad.all():
+            good, bad = (", ".join(map(str, np.flatnonzero(mask))) for mask in (~bad, bad))
+            yield f"right in {letter} {good}, wrong in {letter} {bad}"
+    if mine.ndim > 2 and edge(np.argwhere(wrong | True), wrong.ravel(), wrong.shape, axes):
+        yield "only pixels near the border are wrong: look at the padding"
+
+
+def alternatives(library, arrays, options):
+    """(words, y) of the library's function with one thing different, as a mistake might have it."""
+    tries = [("with training=False", {"training": False}), ("with training=True", {"training": True})]
+    tries = [row for row in tries if "training" in inspect.signature(library).parameters]
+    for key, array in arrays.items():
+        if key in ("b", "gamma", "beta"):
+            tries.append((f"without {key}", {key: np.full(array.shape, float(key == "gamma"))}))
+        if key == "w":
+            tries.append(("with w turned round along KH and KW", {key: array[::-1, ::-1].copy()}))
+    for words, changes in tries:
+        copies = {key: array.copy() for key, array in arrays.items()}
+        yield words, np.asarray(library(**{**copies, **options, **changes})[0])
+
+
 # --- a file, a folder ---
-
-
-def _missing(name, forward, backward):
-    """What is missing to grade `name`, in words; None where nothing is."""
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 1)
-        return f"there is no operation {name!r}; " + (
-            f"did you mean {near[0]}?" if near else f"known are {', '.join(NAMES)}"
-        )
-    if forward is None:
-        return f"{name}: {name}_backward is there but no {name}"
-    if backward is None and name not in ALONE:
-        return f"{name}: {name} is there but no {name}_backward"
-    return None
 
 
 def load(path):
@@ -397,33 +430,24 @@ def load(path):
     spec = importlib.util.spec_from_file_location("learners_file", path)
     if spec is None:
         raise UserError(f"{path} is no Python file: its name should end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` would: it may import its neighbours
     linecache.checkcache(str(path))
     try:
         with contextlib.redirect_stdout(io.StringIO()), bounded(f"{path.name}, on import,", path):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{path} does not import: {_told(error, path)}") from None
-    except TimeUp as error:
-        raise UserError(f"{path} does not import: {error}") from None
+    except (Exception, SystemExit, TimeUp) as error:
+        said = error if isinstance(error, TimeUp) else _told(error, path)
+        raise UserError(f"{path} does not import: {said}") from None
     finally:
         sys.path.pop(0)
-
-    def own(name):
-        value = getattr(module, name, None)
-        return value if callable(value) and getattr(value, "__module__", spec.name) == spec.name else None
-
-    found = {name: (getattr(module, name, None), getattr(module, f"{name}_backward", None)) for name in NAMES}
-    found = {name: pair for name, pair in found.items() if own(name) or own(f"{name}_backward")}
-    for name in vars(module):
-        base = name.removesuffix("_backward")
-        if base not in NAMES and base != name and own(name) and not name.startswith("_"):
-            found[base] = None, own(name)
-    if not found:
+    own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == spec.name]
+    bases = [n.removesuffix("_backward") for n in own]
+    wanted = [n for n in NAMES if n in bases]  # then what looks like an operation and is none
+    wanted += [b for n, b in zip(own, bases, strict=True) if b not in NAMES and b != n and n[0] != "_"]
+    if not wanted:
         raise UserError(f"{path} has nothing to check: define pairs such as conv2d and conv2d_backward")
-    return found
+    return {n: (getattr(module, n, None), getattr(module, f"{n}_backward", None)) for n in wanted}
 
 
 def grades(path, seed=0, xp=np):
@@ -438,20 +462,14 @@ def check_folder(folder, seed=0, xp=np):
     files, broken = {}, {}
     for path in sorted(Path(folder).glob("*.py")):
         try:
-            files[path] = load(path)
+            files[path] = min(NAMES.index(n) if n in NAMES else len(NAMES) for n in load(path))
         except UserError as error:
             if "has nothing to check" not in str(error):
                 broken[path] = str(error)
     if not files and not broken:
-        raise UserError(
-            f"{folder} has no Python file with anything to check, such as conv2d and conv2d_backward"
-        )
-    place = {
-        path: min(NAMES.index(n) if n in NAMES else len(NAMES) for n in found)
-        for path, found in files.items()
-    }
+        raise UserError(f"{folder} has no Python file with anything to check, such as relu and relu_backward")
     width, unsolved = max(len(path.stem) for path in (*files, *broken)), []
-    for path in [*sorted(files, key=place.get), *broken]:
+    for path in [*sorted(files, key=files.get), *broken]:
         state = broken.get(path) or _state(list(grades(path, seed, xp)))
         print(f"{path.stem:{width}}  {state}", flush=True)
         unsolved += [path] if state != "solved" else []

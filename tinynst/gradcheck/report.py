@@ -29,9 +29,10 @@ class InputResult:
     """The comparison for the input `name`; its gradient is called "d" + name.
 
     passed, reason     True, False or None, and why where the numbers alone do not say it
-    analytic, numeric  what backward gave and what differences gave, at the flat indices `rows` of the input
     error              largest |analytic - numeric| relative to the gradient (nan when nothing was compared)
+    analytic, numeric  what backward gave and what differences gave, at the flat indices `rows` of the input
     kinks              elements left out because forward has no derivative there
+    differs            False where the numbers agree and only a tie or a side effect is wrong
     """
 
     name: str
@@ -43,7 +44,7 @@ class InputResult:
     analytic: np.ndarray = field(default_factory=lambda: np.zeros(0))
     numeric: np.ndarray = field(default_factory=lambda: np.zeros(0))
     kinks: int = 0
-    differs: bool = False  # do the compared numbers differ? False where only a tie or a side effect is wrong
+    differs: bool = False
 
     @property
     def size(self):
@@ -56,14 +57,31 @@ class InputResult:
 
     def place(self, position):
         """The index of a compared element as text: "dw[0, 2, 1, 3]"."""
-        index = ", ".join(str(int(i)) for i in np.unravel_index(self.rows[position], self.shape))
-        return f"d{self.name}[{index}]"
+        index = np.unravel_index(self.rows[position], self.shape)
+        return f"d{self.name}[{', '.join(map(str, index))}]"
 
     def gap(self):
         """|analytic - numeric| in the input's shape, nan where it was not compared."""
         gap = np.full(self.size, np.nan)
         gap[self.rows] = abs(self.analytic - self.numeric)
         return gap.reshape(self.shape)
+
+    def lines(self, drawn):
+        """The verdict; with `drawn` also where the errors are, and the largest three."""
+        head = f"  d{self.name:<8} {VERDICTS[self.passed]:12}"
+        if not len(self.rows):
+            return [f"{head} {self.reason}"]
+        looked = len(self.rows) + self.kinks
+        which = f"all {looked}" if looked == self.size else f"a random {looked} of {self.size}"
+        kinks = f", {self.kinks} at kinks left out" if self.kinks else ""
+        agrees = " at random inputs" if self.passed is False and not self.differs else ""
+        lines = [f"{head} error {self.error:.1e}{agrees}   {which} elements{kinks}", *wrapped(self.reason)]
+        if drawn and self.differs:
+            lines += [f"    {row}" for row in heat_map(self.gap(), axis_names(self.name, self.shape))]
+            for k in self.worst[:3]:
+                a, n = self.analytic[k], self.numeric[k]
+                lines.append(f"    {self.place(k)}   backward {a: .7g}   differences {n: .7g}")
+        return lines
 
 
 @dataclass(repr=False)
@@ -83,19 +101,21 @@ class Report:
         """The largest error of all inputs (nan when nothing was compared)."""
         return max((r.error for r in self.inputs if len(r.rows)), default=np.nan)
 
-    @property
-    def kinks(self):
-        return sum(r.kinks for r in self.inputs)
-
     def __repr__(self):
         causes = [f"  {d.cause} ({d.gradient}): {d.evidence}" for d in self.diagnoses[:3]]
-        lines = [textwrap.shorten(text, WIDTH, placeholder=" ...") for text in causes]
-        return "\n".join(
-            [f"{self.title}: {VERDICTS[self.passed]}, error {self.error:.1e}", *map("  {}".format, lines)]
-        )
+        short = [textwrap.shorten(text, WIDTH, placeholder=" ...") for text in causes]
+        return "\n  ".join([f"{self.title}: {VERDICTS[self.passed]}, error {self.error:.1e}", *short])
 
     def __str__(self):
-        return "\n".join(report_lines(self))
+        """One screen: each verdict, each cause, and a picture of the gradient that was diagnosed first."""
+        verdict = f"{VERDICTS[self.passed]}   (seed {self.seed}, tolerance {self.tolerance:g})"
+        lines, shown = [f"{self.title}: {verdict}"], [d.gradient for d in self.diagnoses[:1]]
+        for result in self.inputs:
+            lines += result.lines(drawn=f"d{result.name}" in shown)
+        for d in self.diagnoses[:4]:
+            lines += wrapped(f"{d.cause} ({d.gradient}): {d.evidence}", "  ")
+            lines += wrapped(d.hint and f"try: {d.hint}")
+        return "\n".join([*lines, *(row for note in self.notes for row in wrapped(f"note: {note}", "  "))])
 
     def line(self, name, label):
         """The verdict in one line."""
@@ -117,26 +137,13 @@ class Report:
 
     def as_json(self):
         """The report as dicts, lists, numbers and words."""
-        inputs = [
-            {
-                "gradient": f"d{r.name}",
-                "passed": r.passed,
-                "reason": r.reason,
-                "error": float(r.error) if len(r.rows) else None,
-                "checked": len(r.rows),
-                "kinks": r.kinks,
-                "size": r.size,
-                "worst": [
-                    {
-                        "place": r.place(k),
-                        "backward": float(r.analytic[k]),
-                        "differences": float(r.numeric[k]),
-                    }
-                    for k in r.worst[:10]
-                ],
-            }
-            for r in self.inputs
-        ]
+        inputs = []
+        for r in self.inputs:
+            numbers = [(r.place(k), float(r.analytic[k]), float(r.numeric[k])) for k in r.worst[:10]]
+            worst = [dict(zip(("place", "backward", "differences"), row, strict=True)) for row in numbers]
+            known = {"gradient": f"d{r.name}", "passed": r.passed, "reason": r.reason, "kinks": r.kinks}
+            error = float(r.error) if len(r.rows) else None
+            inputs.append({**known, "error": error, "checked": len(r.rows), "size": r.size, "worst": worst})
         return {**vars(self), "inputs": inputs, "diagnoses": [vars(d) for d in self.diagnoses]}
 
 
@@ -152,81 +159,36 @@ def wrapped(text, indent="    "):
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
-def report_lines(report):
-    """One screen: each verdict, each cause, and a picture of the gradient that was diagnosed first."""
-    lines = [
-        f"{report.title}: {VERDICTS[report.passed]}   (seed {report.seed}, tolerance {report.tolerance:g})"
-    ]
-    shown = next((d.gradient for d in report.diagnoses), None)
-    for result in report.inputs:
-        lines.append(_head(result))
-        if result.reason and len(result.rows):
-            lines += wrapped(result.reason)
-        if result.differs and f"d{result.name}" == shown:
-            lines += [f"    {text}" for text in heat_map(result.gap(), axis_names(result.name, result.shape))]
-            for k in result.worst[:3]:
-                a, n = result.analytic[k], result.numeric[k]
-                lines.append(f"    {result.place(k)}   backward {a: .7g}   differences {n: .7g}")
-    for d in report.diagnoses[:4]:
-        lines += wrapped(f"{d.cause} ({d.gradient}): {d.evidence}", "  ")
-        lines += wrapped(f"try: {d.hint}") if d.hint else []
-    for note in report.notes:
-        lines += wrapped(f"note: {note}", "  ")
-    return lines
+def table_of(gap, axes):
+    """(2-D table, down, across): the largest error over all axes but the two along which it varies most."""
+    if gap.ndim < 2:
+        gap, axes = gap.reshape(1, -1), ("", *axes)
+
+    def variance(pair):
+        mean = np.nan_to_num(gap).mean(tuple(k for k in range(gap.ndim) if k not in pair))
+        return np.var(mean) * (1.05 if "W" in axes[pair[1]] else 1)  # in doubt, what looks like a picture
+
+    down, across = max(itertools.combinations(range(gap.ndim), 2), key=variance)
+    rest = tuple(k for k in range(gap.ndim) if k not in (down, across))
+    return np.fmax.reduce(gap, axis=rest) if rest else gap, axes[down], axes[across]
 
 
-def _head(result):
-    head = f"  d{result.name:<8} {VERDICTS[result.passed]:12}"
-    if not len(result.rows):
-        return f"{head} {result.reason}"
-    looked = len(result.rows) + result.kinks
-    which = f"all {looked}" if looked == result.size else f"a random {looked} of {result.size}"
-    kinks = f", {result.kinks} at kinks left out" if result.kinks else ""
-    agrees = "" if result.passed is not False or result.differs else " at random inputs"
-    return f"{head} error {result.error:.1e}{agrees}   {which} elements{kinks}"
-
-
-def heat_map(gap, axes, rows=8, columns=20):
-    """Lines that draw an array of |errors| (nan: unknown) over the two axes that explain most of it."""
+def heat_map(gap, axes, most=(8, 20)):
+    """Lines that draw an array of |errors| (nan: unknown)."""
     if gap.ndim == 0 or not np.any(gap > 0):
         return []
-    table, down, across = _most_telling(gap)
-    for axis, most in ((0, rows), (1, columns)):
-        if table.shape[axis] > most:  # each cell is then the largest of a block
-            edges = np.linspace(0, table.shape[axis], most + 1).astype(int)[:-1]
+    table, down, across = table_of(gap, axes)
+    for axis in (0, 1):
+        if table.shape[axis] > most[axis]:  # each cell is then the largest of a block
+            edges = np.linspace(0, table.shape[axis], most[axis] + 1).astype(int)[:-1]
             table = np.fmax.reduceat(table, edges, axis=axis)
-    top = np.nanmax(table)
-    where = f"{axes[across]} across" if down is None else f"{axes[down]} down, {axes[across]} across"
-    lines = [f"largest |error|, {where}   {SHADES[0]} exact  {SHADES[-1]} {top:.2g}"]
+    top, cells = np.nanmax(table), [2 * shade for shade in SHADES]
+    cells[0] = f"{SHADES[0]} "
+    lines = [f"largest |error|, {down} down, {across} across   {SHADES[0]} exact  {SHADES[-1]} {top:.2g}"]
     for row in table:
-        steps = [0 if v <= 1e-6 * top else 1 + min(3, int(4 * v / top)) for v in np.nan_to_num(row)]
-        cells = [
-            "  " if np.isnan(v) else 2 * SHADES[s] if s else SHADES[0] + " "
-            for v, s in zip(row, steps, strict=True)
-        ]
-        lines.append(f"  {''.join(cells)}".rstrip())
+        steps = [-1 if np.isnan(v) else 0 if v <= 1e-6 * top else 1 + min(3, int(4 * v / top)) for v in row]
+        lines.append(f"  {''.join(cells[s] if s >= 0 else '  ' for s in steps)}".rstrip())
     return lines
-
-
-def _most_telling(gap):
-    """(table, down, across): the largest error over all but the two axes along which it varies most."""
-    axes = [k for k in range(gap.ndim) if gap.shape[k] > 1] or [gap.ndim - 1]
-
-    def largest(keep):
-        others = tuple(k for k in range(gap.ndim) if k not in keep)
-        return np.fmax.reduce(gap, axis=others) if others else gap
-
-    if len(axes) == 1:
-        return largest(axes)[None], None, axes[0]
-
-    def explained(pair):
-        """The variance that the mean over the other axes still has; in doubt, what looks like a picture."""
-        others = tuple(k for k in range(gap.ndim) if k not in pair)
-        mean = np.nansum(gap, axis=others) / np.maximum(np.sum(~np.isnan(gap), axis=others), 1)
-        return np.var(mean) + 0.05 * np.nanvar(gap) * (gap.ndim == 4 and pair == (1, 2))
-
-    down, across = max(itertools.combinations(axes, 2), key=explained)
-    return largest((down, across)), down, across
 
 
 def figure(report):
@@ -234,21 +196,18 @@ def figure(report):
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(9, 3.4), layout="constrained")
-    drawn = [r for r in report.inputs if len(r.rows)]
-    first = report.diagnoses[0].gradient if report.diagnoses else None
     picture.suptitle(f"{report.title}: {VERDICTS[report.passed]}", fontsize=10)
+    first = report.diagnoses[0].gradient if report.diagnoses else None
+    drawn = [r for r in report.inputs if len(r.rows)]
     if not drawn:
         return picture
-    result = next((r for r in drawn if f"d{r.name}" == first), max(drawn, key=lambda r: (r.differs, r.error)))
+    result = max(drawn, key=lambda r: (f"d{r.name}" == first, r.differs, r.error))
     places, values = picture.subplots(1, 2)
     if result.differs and result.shape:
-        table, down, across = _most_telling(result.gap())
-        axes = axis_names(result.name, result.shape)
+        table, down, across = table_of(result.gap(), axis_names(result.name, result.shape))
         image = places.imshow(table, cmap="magma", vmin=0, aspect="auto", interpolation="nearest")
         picture.colorbar(image, ax=places)
-        places.set(
-            title="|backward - differences|", xlabel=axes[across], ylabel="" if down is None else axes[down]
-        )
+        places.set(title="|backward - differences|", xlabel=across, ylabel=down)
     else:
         places.text(0.5, 0.5, "backward and differences agree", ha="center", va="center")
         places.axis("off")

@@ -1,4 +1,4 @@
-"""The photos and paintings that ship: PHOTOS and STYLES are their folders; each has its origins in SOURCES.tsv."""
+"""The folders of the photos and paintings that ship, PHOTOS and STYLES; SOURCES.tsv names each origin."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""What a net of many styles can do, as one picture: photos by styles, or a strip from one style to another.
-
-With no argument: photos that ship, on which the net was not trained, in all styles that ship.
-"""
+"""A net of many styles as one picture: photos by styles, or a strip from one style to another."""
 
 from ..cli import Parser
 from ..data import images, styles, weights
@@ -11,18 +8,16 @@ from ..errors import UserError
 from ..samples import PHOTOS
 from .stylize import load_style, stylize
 
-SHOWN = ("neuschwanstein.jpg", "horses.jpg", "chelsea.jpg")
+SHOWN = ("neuschwanstein.jpg", "horses.jpg", "chelsea.jpg")  # the net that ships was not trained on them
 QUALITY = 80  # of a JPEG: a page of pictures to look at, not to edit
 STEPS = (0, 0.25, 0.5, 0.75, 1)
 
 
 def gallery(net, photos, names):
     """(rows of pictures, rows of captions): the photos, then each in the styles `names` of `net`."""
-    rows, captions = [list(photos)], [["photos that the net was not trained on"]]
-    for name in names:
-        rows.append([_painted(net, photo, name) for photo in photos])
-        captions.append([name.replace("_", " ")])
-    return rows, captions
+    rows = [[_painted(net, photo, name) for photo in photos] for name in names]
+    captions = ["photos that the net was not trained on", *(name.replace("_", " ") for name in names)]
+    return [list(photos), *rows], [[caption] for caption in captions]
 
 
 def strip(net, photo, first, second):
@@ -42,15 +37,14 @@ def _painted(net, photo, style, strength=1.0):
 
 
 def main(arguments=None):
-    """The command `python -m tinynst.gallery`."""
-    parser = Parser(prog="tinynst gallery", description=__doc__.split("\n")[0])
+    """`python -m tinynst.gallery`; without arguments: photos that ship, in all styles that ship."""
+    parser = Parser(prog="tinynst gallery", description=__doc__)
     add = parser.add_argument
     add("--out", metavar="IMAGE", default="gallery.jpg", help="the picture to write")
     add("--weights", metavar="NAME|FILE.h5", default=styles.GALLERY, help="a net of many styles")
     add("--images", metavar="IMAGE|FOLDER", nargs="+", help="photos (default: three that ship)")
     add("--styles", metavar="NAME", nargs="+", help="which styles (default: all)")
-    strips = "five pictures of the first photo, from one style to another"
-    add("--strip", metavar=("FROM", "TO"), nargs=2, help=strips)
+    add("--strip", metavar=("FROM", "TO"), nargs=2, help="the first photo from one style to another")
     add("--size", type=int, default=320, help="longer side of each photo, in pixels")
     s = parser.parse_args(arguments)
     if s.size < 16:

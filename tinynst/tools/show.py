@@ -11,10 +11,8 @@ def show(*pictures, columns=None, **titled):
     """Draw pictures next to each other: show("photo.jpg", painted, sharp=result). Returns the figure.
 
     Each is a path, a Pillow image, or an array (H, W, 3) or (H, W), 0..255, NumPy or CuPy. The title is the
-    keyword, or the name of the file. columns: how many in a row (default: all, at most four).
-
-    A notebook draws the figure once, wherever in the cell `show` is called; a script calls
-    matplotlib.pyplot.show().
+    keyword, or the name of the file. columns: how many in a row (default: all, at most four). A notebook
+    draws the figure once; a script calls matplotlib.pyplot.show().
     """
     import matplotlib.pyplot as plt  # slow to import, so not before it is needed
     from matplotlib.figure import Figure
@@ -39,15 +37,10 @@ def show(*pictures, columns=None, **titled):
     figure = plt.figure(FigureClass=Shown, figsize=(4 * columns, 4 * rows), layout="constrained")
     figure.subplots(rows, columns)
     for axes, (title, picture) in zip(figure.axes, cells, strict=False):
-        axes.imshow(_pixels(picture), cmap="gray", vmin=0, vmax=255)
+        grey = getattr(picture, "ndim", 3) == 2
+        pixels = images.to_uint8(picture if grey else images.to_array(picture))
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title)
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
-
-
-def _pixels(picture):
-    """`picture` as uint8 (H, W, 3) or, for a grey array, (H, W)."""
-    if getattr(picture, "ndim", 3) == 2:
-        return images.to_uint8(picture)
-    return images.to_uint8(images.to_array(picture))

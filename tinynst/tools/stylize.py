@@ -13,21 +13,17 @@ from ..errors import UserError
 from ..networks import style_net
 from . import apply
 
-SETTINGS = ("norm", "upsample", "width")  # what weights must record of their net
-LATER = ("padding",)  # what newer weights record, too
-
 
 def load_style(name_or_path, xp=np):
-    """The trained TransformNet of a style, on the device of `xp`: a name that ships ("starry_night"), the
-    path of a .h5 file, or a mixture "starry_night:0.6 great_wave:0.4" (see `styles.resolve`).
+    """The trained StyleNet of a style, on the device of `xp`: a name that ships ("starry_night"), the path of
+    a .h5 file, or a mixture "starry_night:0.6 great_wave:0.4" (see `styles.resolve`).
 
-    Raises UserError, naming the file, if there is none, it does not hold a style, or its contents do not make
-    a net.
+    Raises UserError, naming the file, if there is none, or it does not hold a style.
     """
     path, mix = styles.resolve(name_or_path)
     rows = styles.names(weights.read_about(path))
     make = functools.partial(style_net, xp=xp, styles=rows or 1)
-    net, _ = weights.load_net(path, "style", make, SETTINGS, LATER)
+    net, _ = weights.load_net(path, "style", make, ("norm", "upsample", "width"), later=("padding",))
     if mix and rows:
         try:
             net.style = net.mixture(mix)
@@ -44,14 +40,12 @@ def stylize(net, image, strength=1.0, preserve_color=False):
         mixture of the two rows, so brush strokes grow out of the photo; with other nets pictures are blended
     preserve_color: take only the brightness from the style, and the colours from the photo
 
-    The net runs where its parameters are, on the whole image at once. Raises ValueError for another shape and
-    for a strength outside 0..1, UserError for a file that cannot be read.
+    Raises ValueError for another shape or a strength outside 0..1, UserError for an unreadable file.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be from 0 to 1, not {strength}")
-    xp = device.array_module(*net.parameters().values())
     photo = images.to_array(image).astype(np.float32)
-    x = device.asarray(photo[None], xp)
+    x = device.asarray(photo[None], device.array_module(*net.parameters().values()))
     if IDENTITY in net.styles and 0 < strength < 1:
         mix = strength * net.style + (1 - strength) * net.mixture(IDENTITY)
         painted, same = (device.to_numpy(net.forward(x, style=style))[0] for style in (mix, IDENTITY))
@@ -91,35 +85,22 @@ class _ListStyles(argparse.Action):
         parser.exit()
 
 
-def _parser():
-    parser = Parser(
-        prog="tinynst stylize",
-        description="Apply a trained style to photos.",
-        epilog=apply.FORMATS + " Transparent becomes white. A result has the size of its image.",
-    )
+def main(arguments=None):
+    """`python -m tinynst.stylize`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
+    epilog = apply.FORMATS + " Transparent becomes white. A result has the size of its image."
+    parser = Parser(prog="tinynst stylize", description="Apply a trained style to photos.", epilog=epilog)
     apply.add_options(parser)
     add = parser.add_argument
-    style = (
-        'a style that ships, weights from training, or a mixture, as "starry_night:0.6 great_wave:0.4"; '
-        "a style in a file of several is FILE.h5:NAME"
-    )
+    style = 'a style, a mixture as "starry_night:0.6 great_wave:0.4", a .h5 file, or FILE.h5:NAME of several'
     add("--style", metavar="NAME|FILE.h5", required=True, help=style)
-    absent = {"nargs": 0, "default": argparse.SUPPRESS}
-    add("--list-styles", action=_ListStyles, help="show the styles that ship, and exit", **absent)
-    size = (
-        "first shrink images with a longer side over N pixels to N; smaller ones stay as they are. Saves "
-        "memory (about 0.5 GB for each megapixel) and time, and makes brush strokes larger"
-    )
+    listed = {"action": _ListStyles, "nargs": 0, "default": argparse.SUPPRESS}
+    add("--list-styles", help="show the styles that ship, and exit", **listed)
+    size = "shrink to this longer side first (smaller ones stay): less memory, larger brush strokes"
     add("--size", type=int, metavar="N", help=size)
     add("--enlarge", action="store_true", help="with --size: enlarge smaller images to N, too")
     add("--strength", type=float, default=1.0, metavar="0..1", help="0 is the photo, 1 the full style")
     add("--preserve-color", action="store_true", help="keep the photo's colours; only brightness is styled")
-    return parser
-
-
-def main(arguments=None):
-    """`python -m tinynst.stylize`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser.parse_args(arguments)
     if not 0 <= options.strength <= 1:
         given = f"{options.strength:g}"
         raise UserError(f"--strength must be from 0 (the photo) to 1 (the full style), not {given}")

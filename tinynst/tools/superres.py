@@ -13,22 +13,21 @@ from ..networks import super_resolution_net
 from ..networks.transform import FACTORS
 from . import apply
 
-SETTINGS = ("factor", "norm", "upsample", "residual", "width")  # what weights must record of their net
+TILE = 512
 
 # The receptive field of a pixel of the result, in pixels of the small image to each side: 4 for the first 9x9
 # convolution, 8 for eight of 3x3, under 2 for those that enlarge (1 + 1/2 + 1/4), at most 2 for the last 9x9.
 REACH = 16
-TILE = 512
 
 
 def load_superres(name_or_path, xp=np):
     """(net, about) of trained weights, on the device of `xp`: a name that ships, or the path of a .h5 file.
 
-    Raises UserError, naming the file, if there is none, it does not hold a super-resolution net, or its
-    contents do not make one.
+    Raises UserError, naming the file, if there is none, or it does not hold a super-resolution net.
     """
+    recorded = ("factor", "norm", "upsample", "residual", "width")
     make = functools.partial(super_resolution_net, xp=xp)
-    return weights.load_net(name_or_path, "superres", make, SETTINGS)
+    return weights.load_net(name_or_path, "superres", make, recorded)
 
 
 def enlarge(net, image, tile=TILE, match_histogram=False):
@@ -39,8 +38,7 @@ def enlarge(net, image, tile=TILE, match_histogram=False):
         are no seams, because each is made from all pixels of the image that influence it
     match_histogram: give each channel of the result the image's distribution of values, as the paper does
 
-    The net runs where its parameters are. Raises ValueError for another shape and for a tile of less than one
-    pixel, UserError for a file that cannot be read.
+    Raises ValueError for another shape or a tile below one pixel, UserError for an unreadable file.
     """
     return images.to_uint8(_enlarge(net, images.to_array(image), tile, match_histogram))
 
@@ -55,20 +53,13 @@ def _enlarge(net, image, tile, match_histogram):
     step = max(1, tile // f)
     for top in range(0, height, step):
         for left in range(0, width, step):
-            rows, inner_rows = _seen(top, step, height, f)
-            columns, inner_columns = _seen(left, step, width, f)
-            part = xp.asarray(image[None, rows, columns].astype(np.float32))
-            made = device.to_numpy(net.forward(part))[0, inner_rows, inner_columns]
+            first_row, first_column = max(0, top - REACH), max(0, left - REACH)
+            part = image[first_row : top + step + REACH, first_column : left + step + REACH]
+            made = device.to_numpy(net.forward(xp.asarray(part[None].astype(np.float32))))[0]
             place = result[f * top : f * (top + step), f * left : f * (left + step)]
-            np.clip(made, 0, 255, out=place)
+            inner = made[f * (top - first_row) :, f * (left - first_column) :]
+            np.clip(inner[: place.shape[0], : place.shape[1]], 0, 255, out=place)
     return images.match_histogram(result, image) if match_histogram else result
-
-
-def _seen(start, step, size, factor):
-    """Of `size` rows (or columns) of the image: the slice that influences the result of the rows from `start`
-    to `start + step`, and where that result lies in what the net makes of the slice."""
-    first, last = max(0, start - REACH), min(size, start + step + REACH)
-    return slice(first, last), slice(factor * (start - first), factor * (min(start + step, size) - first))
 
 
 def _enlarge_file(net, tile, match_histogram, source, target):
@@ -91,12 +82,11 @@ def _enlarge_file(net, tile, match_histogram, source, target):
     return height, width
 
 
-def _parser():
-    parser = Parser(
-        prog="tinynst superres",
-        description="Enlarge photos with a trained super-resolution net.",
-        epilog=apply.FORMATS + " Grey stays grey, and transparency is kept if the format has it.",
-    )
+def main(arguments=None):
+    """`python -m tinynst.superres`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
+    text = "Enlarge photos with a trained super-resolution net."
+    epilog = apply.FORMATS + " Grey stays grey, and transparency is kept if the format has it."
+    parser = Parser(prog="tinynst superres", description=text, epilog=epilog)
     apply.add_options(parser)
     add = parser.add_argument
     add("--factor", type=int, choices=FACTORS, default=4, help="how many times larger on each side")
@@ -107,12 +97,6 @@ def _parser():
     add("--tile", type=int, default=TILE, metavar="N", help=tile)
     match = "give the result the colours of the image, per channel (default: yes with --loss feature)"
     add("--match-histogram", choices=("yes", "no"), help=match)
-    return parser
-
-
-def main(arguments=None):
-    """`python -m tinynst.superres`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
-    parser = _parser()
     options, explicit = parser.parse_args(arguments), given(parser, arguments)
     if options.tile < 1:
         raise UserError(f"--tile must be at least 1 pixel, not {options.tile}")

@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 from ..cli import Parser
 from ..data import images, weights
 from ..data.files import check_file
@@ -14,41 +12,34 @@ from ..errors import UserError
 
 
 def convert(source, target, half=False):
-    """Write the weights at `source`, a VGG-16 file or a net of ours, to `target` in our format, exactly.
-
-    half: kernels as float16. Raises UserError if the two are one file.
-    """
+    """Write the weights at `source`, a VGG-16 file or a net of ours, to `target` in our format, exactly; with
+    `half`, kernels as float16. Raises UserError if the two are one file."""
     check_file(target, sources=[source])
     about = weights.read_about(source)
-    if about["kind"] == "vgg16":
-        layers = weights.read_vgg16(source)
-        weights.write_vgg16(target, layers, about if "credit" in about else _about_keras(layers), half)
-    else:
+    if about["kind"] != "vgg16":
         arrays, about = weights.load(source)
         weights.save(target, arrays, about, half, weights.read_thumbnail(source))
-
-
-def _about_keras(layers):
-    """The description of VGG-16 from a Keras file. The same numbers give the same file."""
-    digest = hashlib.sha256()
-    for w, b in layers.values():
-        digest.update(w.tobytes() + b.tobytes())
-    return {
-        "kind": "vgg16",
-        "summary": "the 13 convolutions of VGG-16, for the losses",
-        "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, CC BY 4.0",
-        "input": "BGR, 0..255 less the mean 103.939, 116.779, 123.68",
-        "source_sha256": digest.hexdigest(),
-    }
+        return
+    layers = weights.read_vgg16(source)
+    if "credit" not in about:  # a file of Keras's
+        content = b"".join(w.tobytes() + b.tobytes() for w, b in layers.values())
+        about = {
+            "kind": "vgg16",
+            "summary": "the 13 convolutions of VGG-16, for the losses",
+            "credit": "K. Simonyan and A. Zisserman, Visual Geometry Group, Oxford, arXiv:1409.1556, "
+            "CC BY 4.0",
+            "input": "BGR, 0..255 less the mean 103.939, 116.779, 123.68",
+            "source_sha256": hashlib.sha256(content).hexdigest(),
+        }
+    weights.write_vgg16(target, layers, about, half)
 
 
 def blend(first, second, target, share):
     """Write (1 - share) times the weights at `first` plus `share` times those at `second`.
 
     If the second net was trained on from the first, each net between them works: a feature net as sharp, with
-    fewer of its artefacts; a weaker style. Wang et al., "ESRGAN", arXiv:1809.00219, section 3.4. The result
-    keeps the description of `second`, with "blend" added. Raises UserError if the two are not of the same
-    architecture.
+    fewer of its artefacts (Wang et al., "ESRGAN", arXiv:1809.00219, section 3.4). The result keeps the
+    description of `second`, with "blend" added. Raises UserError if the two are not of the same architecture.
     """
     if not 0 <= share <= 1:
         raise UserError(f"--share is {share:g}; it should be between 0 and 1")
@@ -82,83 +73,61 @@ def _list():
         print(f"{name:20} {about['kind']:9} {_megabytes(path):>8}  {_summary(about)}")
 
 
-def _show(name_or_path, picture):
-    """Print all that weights record; write the stored thumbnail to the file `picture`, if one is given."""
+def _show(name_or_path, thumbnail):
+    """Print all that weights record; write the stored picture to the file `thumbnail`, if one is given."""
     path = weights.find(name_or_path, None)
-    thumbnail = weights.read_thumbnail(path)
-    if picture and thumbnail is None:
-        raise UserError(f"{path} holds no thumbnail to write to {picture}")
-    if picture:
-        check_file(picture, (".png", ".jpg", ".jpeg"))
-    print(path)
-    _print_facts(weights.read_about(path))
-    print(f"{'file size':20} {_megabytes(path)}")
-    size = "none" if thumbnail is None else f"{thumbnail.shape[1]} x {thumbnail.shape[0]} pixels"
-    print(f"{'thumbnail':20} {size}")
-    parameters = _parameters(path)
-    print(f"{'parameters':20} {sum(int(np.prod(shape)) for shape, _ in parameters.values()):,}")
-    for name, (shape, dtype) in parameters.items():
-        print(f"  {name:18} {' x '.join(map(str, shape)):18} {dtype}")
-    if picture:
-        images.save(picture, thumbnail)
-        print(f"wrote {picture}")
+    picture = weights.read_thumbnail(path)
+    if thumbnail and picture is None:
+        raise UserError(f"{path} holds no thumbnail to write to {thumbnail}")
+    if thumbnail:
+        images.save(check_file(thumbnail, (".png", ".jpg", ".jpeg")), picture)
+        print(f"wrote {thumbnail}")
+    facts = {"file": path, **weights.read_about(path), "file size": _megabytes(path)}
+    with open_hdf5(path, "weights: a .h5 file") as file:
+        arrays = dict(file.get("arrays", {}))
+        for name, group in sorted(weights.keras_groups(file).items()):
+            arrays |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
+        found = {name: array for name, array in arrays.items() if array is not None}
+        facts["picture"] = "none" if picture is None else "{1} x {0} pixels".format(*picture.shape)
+        facts["parameters"] = f"{sum(array.size for array in found.values()):,}"
+        facts["arrays"] = {k: f"{' x '.join(map(str, each.shape))} {each.dtype}" for k, each in found.items()}
+    _print_facts(facts)
 
 
 def _print_facts(facts, indent=""):
     for key, value in facts.items():
-        title = f"{indent}{str(key).replace('_', ' ')}"
-        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-            for each in value:
-                print(f"{title}: {each.get('name', '')}")
-                _print_facts({k: v for k, v in each.items() if k != "name"}, indent + "  ")
-        elif isinstance(value, dict):
-            print(title)
-            _print_facts(value, indent + "  ")
-        elif key != "thumbnail":
-            print(f"{title:20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
-
-
-def _parameters(path):
-    """{name: (shape, dtype)} of the arrays at `path`, as stored."""
-    with open_hdf5(path, "weights: a .h5 file") as file:
-        datasets = dict(file.get("arrays", {}))
-        for name, group in sorted(weights.keras_groups(file).items()):
-            datasets |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
-        return {name: (array.shape, array.dtype) for name, array in datasets.items() if array is not None}
+        if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
+            value = ", ".join(map(str, value))
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                print(f"{indent}{key}:")
+                _print_facts(each, indent + "  ")
+            elif key != "thumbnail":
+                print(f"{indent}{key}: {each}")
 
 
 def main(arguments=None):
     """The command `python -m tinynst.weights`; `arguments`: strings (None: those of the command line)."""
     parser = Parser(prog="tinynst weights", description=__doc__.partition(": ")[2].capitalize())
-    names = "list | show | convert | blend | extract"
-    actions = parser.add_subparsers(dest="action", required=True, metavar=names)
-    add = actions.add_parser("list", help="the weights that ship").add_argument
-    add = actions.add_parser("show", help="all that weights record").add_argument
-    add("weights", metavar="FILE|NAME", help="a .h5 file, or the name of weights that ship")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name, help, *files, half=False):
+        added = actions.add_parser(name, help=help)
+        for each in files:
+            added.add_argument(each, metavar=each.upper())
+        if half:
+            added.add_argument("--half", action="store_true", help="kernels as float16: half the size")
+        return added.add_argument
+
+    action("list", "the weights that ship")
+    add = action("show", "all that weights record, by a name that ships or a .h5 file", "name_or_path")
     add("--thumbnail", metavar="OUT.png", help="write the picture stored with the weights to this file")
-    add = actions.add_parser("convert", help="Keras's VGG-16, or our weights, to our format").add_argument
-    add("source", metavar="IN.h5", help="the file to read")
-    add("target", metavar="OUT.h5", help="the file to write; not the one that is read")
-    add("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
-    add = actions.add_parser("blend", help="a net between two related ones").add_argument
-    add("first", metavar="A.h5", help="the net that was trained first")
-    add("second", metavar="B.h5", help="the net that was trained on from it")
-    add("target", metavar="OUT.h5", help="the file to write")
+    action("convert", "Keras's VGG-16, or our weights, to our format", "source", "target", half=True)
+    add = action("blend", "a net between one and a second trained on from it", "first", "second", "target")
     add("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
-    add = actions.add_parser("extract", help="one style of a net of many, as a net of its own").add_argument
-    add("source", metavar="FILE.h5|NAME", help="the net of many styles")
-    add("style", metavar="STYLE", help="the name of one of them (see show)")
-    add("target", metavar="OUT.h5", help="the file to write")
-    add("--half", action="store_true", help="store kernels as float16: half the size (without: float32)")
-    s = parser.parse_args(arguments)
-    if s.action == "list":
-        return _list()
-    if s.action == "show":
-        return _show(s.weights, s.thumbnail)
-    if s.action == "convert":
-        convert(s.source, s.target, s.half)
-    elif s.action == "blend":
-        blend(s.first, s.second, s.target, s.share)
-    else:
-        extract(s.source, s.style, s.target, s.half)
-    print(f"wrote {s.target}, {_megabytes(s.target)}")
+    action("extract", "one style of a net of many, as its own net", "source", "name", "target", half=True)
+    s = vars(parser.parse_args(arguments))
+    run = {"list": _list, "show": _show, "convert": convert, "blend": blend, "extract": extract}
+    run[s.pop("action")](**s)
+    if "target" in s:
+        print(f"wrote {s['target']}, {_megabytes(s['target'])}")
