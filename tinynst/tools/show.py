@@ -33,8 +33,8 @@ def show(*pictures, columns=None, **titled):
     if not cells:
         raise ValueError("show needs at least one picture")
     columns = columns or min(4, len(cells))
-    rows = -(-len(cells) // columns)
-    figure = plt.figure(FigureClass=Shown, figsize=(4 * columns, 4 * rows), layout="constrained")
+    rows, side = -(-len(cells) // columns), min(4, 9 / columns)  # inches, as wide as a page
+    figure = plt.figure(FigureClass=Shown, figsize=(side * columns, side * rows), layout="constrained")
     figure.subplots(rows, columns)
     for axes, (title, picture) in zip(figure.axes, cells, strict=False):
         grey = getattr(picture, "ndim", 3) == 2

@@ -6,10 +6,15 @@ import itertools
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():  # without ipywidgets a notebook gets a bar of characters, without a warning
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 
 from ..data import checkpoint, images
