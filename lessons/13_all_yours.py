@@ -352,9 +352,9 @@ def training(steps, dtype=np.float32):
     critic = StyleObjective(vgg, wanted, content={"relu3_3": 1.0}, style=style_layers, tv=1e-6)
     adam, losses, begin = optim.Adam(net.parameters(), lr=3e-3), [], time.perf_counter()
     adam.rates = {"out.w": 0.1, "out.b": 0.1}
-    with photos.Batches(dataset, batch=1, size=64, seed=1) as batches:
+    with photos.batches(dataset, batch=1, size=64, seed=1) as loaded:
         for _ in range(steps):
-            x = next(batches).astype(dtype)
+            x = next(loaded).astype(dtype)
             y = net.forward(x, training=True)
             terms, dy = critic(y, critic.targets(x))
             net.backward(dy)
