@@ -1,5 +1,7 @@
 """A learner's functions in place of the library's, and the names that `import tinynst` offers."""
 
+import linecache
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,44 @@ def test_what_is_wrong_or_not_written_stays_the_librarys(tmp_path, capsys):
     assert "relu stays (wrong: tinynst gradcheck" in out and "scaled_tanh stays (not yet written)" in out
     with pytest.raises(UserError, match="is not a folder"):
         tinynst.use(tmp_path / "none")
+
+
+def cell(text):
+    """Run a notebook's cell: code that inspect does not find, but linecache does."""
+    name, space = f"<cell {len(text)}>", {"np": np, "__name__": "__main__"}
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    exec(compile(text, name, "exec"), space)
+    return space
+
+
+def test_what_a_notebook_solved_is_saved_where_its_stub_is(tmp_path, capsys):
+    stubs = Path(__file__).parents[1] / "lessons/exercises"
+    for name in ("conv", "adam"):
+        shutil.copy(stubs / f"{name}.py", tmp_path)
+    conv = cell(SOLUTIONS["conv"])
+    assert tinynst.save("conv2d", conv["conv2d"], conv["conv2d_backward"], folder=tmp_path).passed
+    adam = cell("x = 1\n" + SOLUTIONS["adam"].replace("class Adam", "class MyAdam"))
+    assert tinynst.save("Adam", adam["MyAdam"], folder=tmp_path).passed
+    relu = cell(SOLUTIONS["relu"])
+    assert tinynst.save("relu", relu["relu"], relu["relu_backward"], folder=tmp_path).passed
+    assert {path.stem for path in tmp_path.iterdir()} == {"adam", "conv", "relu"}
+    assert tinynst.use(tmp_path) == ["Adam", "conv2d", "relu"]
+    tinynst.use(None)
+    assert f"saved: {tmp_path / 'conv.py'}" in capsys.readouterr().out
+
+
+def test_what_does_not_pass_is_not_saved(tmp_path, capsys):
+    wrong = cell(SOLUTIONS["relu"].replace("dy * (x > 0)", "dy"))
+    assert not tinynst.save("relu", wrong["relu"], wrong["relu_backward"], folder=tmp_path).passed
+    assert "not saved, because it does not pass yet: relu" in capsys.readouterr().out
+    helped = cell(
+        "positive = np.sign\n" + SOLUTIONS["relu"].replace("dy * (x > 0)", "dy * (positive(x) > 0)")
+    )
+    with pytest.raises(
+        UserError, match=r"passes here and not in a file of its own.*'positive' is not defined"
+    ):
+        tinynst.save("relu", helped["relu"], helped["relu_backward"], folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_name_of_the_package_is_there():

@@ -24,6 +24,7 @@ _DEFINED_IN = {
     "show": "tools.show",
     "check": "gradcheck",
     "use": "swap",
+    "save": "swap",
 }
 _SUBMODULES = (
     "ops",

@@ -4,14 +4,18 @@ Each exercise file that passes its check replaces the library's functions of the
 them, so that VGG, the networks, the losses and the trainer run on your code. `use(None)` takes it out again.
 """
 
+import ast
 import functools
 import inspect
+import linecache
+import re
 import sys
 from pathlib import Path
 
-from . import layers, losses, ops, optim
+from . import exercises, layers, losses, ops, optim
+from .data.files import written_whole
 from .errors import UserError
-from .gradcheck.grade import grades, load
+from .gradcheck.grade import check, grades, load
 
 _replaced = []  # (the library's object, yours)
 
@@ -44,6 +48,57 @@ def use(folder):
         _put_in(name, forward, backward)
     print(f"on your code: {', '.join(found) or 'nothing yet'}")
     return list(found)
+
+
+def save(name, *functions, folder=exercises.STUBS):
+    """Write what you solved in a notebook into its exercise's file, if it passes; return the Grade of the file.
+
+        save("conv2d", conv2d, conv2d_backward)     # lessons/exercises/conv.py
+
+    The file gets `import numpy as np` and the text of the functions, or of the class, and nothing else: what they
+    need beside that (another import, a helper) belongs inside them. A file that does not pass is not written.
+    """
+    grade = check(name, *functions)
+    if not grade.passed:
+        print(f"not saved, because it does not pass yet: {name}")
+        return grade
+    wanted = (name, f"{name}_backward")[: len(functions)]
+    renamed = [
+        f"{wish} = {function.__name__}\n"
+        for wish, function in zip(wanted, functions, strict=True)
+        if wish != function.__name__
+    ]
+    parts = ["import numpy as np  # noqa: F401\n", *map(_source, functions), *renamed]
+    stub = re.compile(rf"^(def|class) {name}\b|^{name} = ", re.MULTILINE)
+    files = sorted(Path(folder).glob("*.py"))
+    path = next((each for each in files if stub.search(each.read_text(encoding="utf-8"))), None)
+    path = path or Path(folder) / f"{name}.py"
+    with written_whole(path) as temporary:
+        temporary.write_text(
+            f'"""{name}, saved from a notebook."""\n\n' + "\n\n".join(parts), encoding="utf-8"
+        )
+        (grade,) = (each for each in grades(temporary) if each.name == name)
+        if not grade.passed:
+            raise UserError(
+                f"{name} passes here and not in a file of its own, so it is not saved: {grade.text}"
+            )
+    print(f"saved: {path}")
+    return grade
+
+
+def _source(function):
+    """The text of a function or class, whether a file or a notebook's cell defines it."""
+    methods = [each for each in vars(function).values() if inspect.isfunction(each)]
+    code = (methods[0] if inspect.isclass(function) else function).__code__
+    text = "".join(linecache.getlines(code.co_filename))
+    kinds = ast.FunctionDef | ast.ClassDef
+    found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, kinds) and n.name == function.__name__]
+    if not found:
+        raise UserError(
+            f"the text of {function.__name__} is not to be had: define it with def or class, and run that cell again"
+        )
+    lines = text.splitlines()[found[-1].lineno - 1 : found[-1].end_lineno]
+    return inspect.cleandoc("\n" + "\n".join(lines)) + "\n"
 
 
 def _put_in(name, forward, backward):
