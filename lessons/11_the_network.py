@@ -307,9 +307,8 @@ axes.legend()
 plt.show()
 
 # %% tags=["check"]
-print(
-    f"last to first, one after another: {chain[0] / chain[-1]:.1e}; residual blocks: {blocks[0] / blocks[-1]:.2f}"
-)
+print(f"last to first, one after another: {chain[0] / chain[-1]:.1e}")
+print(f"last to first, residual blocks: {blocks[0] / blocks[-1]:.2f}")
 
 # %% [markdown]
 # With norms in between the chain does not vanish so quickly, and five blocks are not twenty. But now you

@@ -1,7 +1,7 @@
 """Your own functions in place of the library's: `tinynst.use("lessons/exercises")`.
 
-Each exercise file that passes its check replaces the library's functions of the same names, in every module that uses
-them, so that VGG, the networks, the losses and the trainer run on your code. `use(None)` takes it out again.
+Each exercise file that passes its check replaces the library's functions of the same names in every module
+that uses them: VGG, the networks, the losses and training run on your code. `use(None)` undoes it.
 """
 
 import ast
@@ -21,7 +21,7 @@ _replaced = []  # (the library's object, yours)
 
 
 def use(folder):
-    """Use what passes its check in `folder` (None: nothing any more), and print what was taken and what was not.
+    """Use what passes its check in `folder` (None: the library again); print what was taken and what was not.
 
     Returns the names that run on your code now. Raises UserError where there is no such folder.
     """
@@ -41,22 +41,19 @@ def use(folder):
                 "not yet written" if passed[name] is None else f"wrong: tinynst gradcheck {path} says how"
             )
             print(f"the library's {name} stays ({reason})")
-    for name, (
-        forward,
-        backward,
-    ) in found.items():  # after all are graded, because the grading uses the library's
-        _put_in(name, forward, backward)
+    for name, pair in found.items():  # after all are graded, because grading uses the library's
+        _put_in(name, *pair)
     print(f"on your code: {', '.join(found) or 'nothing yet'}")
     return list(found)
 
 
 def save(name, *functions, folder=exercises.STUBS):
-    """Write what you solved in a notebook into its exercise's file, if it passes; return the Grade of the file.
+    """Write what you solved in a notebook to its exercise's file, if it passes; return the file's Grade.
 
         save("conv2d", conv2d, conv2d_backward)     # lessons/exercises/conv.py
 
-    The file gets `import numpy as np` and the text of the functions, or of the class, and nothing else: what they
-    need beside that (another import, a helper) belongs inside them. A file that does not pass is not written.
+    The file gets `import numpy as np` and the text of the functions, or of the class, and nothing else: other
+    imports and helpers belong inside them. A file that does not pass is not written.
     """
     grade = check(name, *functions)
     if not grade.passed:
@@ -95,7 +92,7 @@ def _source(function):
     found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, kinds) and n.name == function.__name__]
     if not found:
         raise UserError(
-            f"the text of {function.__name__} is not to be had: define it with def or class, and run that cell again"
+            f"{function.__name__} has no source text: define it with def or class, and run that cell again"
         )
     lines = text.splitlines()[found[-1].lineno - 1 : found[-1].end_lineno]
     return inspect.cleandoc("\n" + "\n".join(lines)) + "\n"
@@ -118,7 +115,7 @@ def _put_in(name, forward, backward):
 
 
 def _replace(old, new):
-    """Put `new` where a module of the library holds `old`; not in ops/fast and gradcheck, which compare with it."""
+    """Put `new` where a module holds `old`; not in ops/ and gradcheck, which compare with it."""
     for name, module in list(sys.modules.items()):
         inside = name == "tinynst" or name.startswith("tinynst.")
         if inside and not name.startswith(("tinynst.ops.", "tinynst.gradcheck", "tinynst.swap")):
@@ -128,8 +125,8 @@ def _replace(old, new):
 
 
 def _operation(forward, backward):
-    """The pair with the keywords that the library's callers use and an exercise does not have: `relu`, a ReLU in the
-    same call; `memo`, which is not needed; `need`, which gradients are used."""
+    """The pair with the keywords that an exercise does not have: `relu`, a ReLU in the same call; `memo`,
+    which is not needed; `need`, which gradients are used."""
     known = inspect.signature(forward).parameters
 
     @functools.wraps(forward)
@@ -180,7 +177,7 @@ def _residual(block):
 
 
 def _adam(optimizer):
-    """An optimiser that moves the parameters by your step; those with a share of the rate get an Adam of their own."""
+    """Your optimiser with the library's `rates`: parameters with another rate get an Adam of their own."""
 
     class Adam(optim.Adam):
         def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
