@@ -7,8 +7,18 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from tinynst.data import checkpoint
+from tinynst.training import loop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_plots():
+    """Without plots, which take most of the time of these tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(loop, "_plot", lambda path, losses, title: None)
+        yield
 
 
 def net_of(out):

@@ -216,6 +216,11 @@ def test_the_nets_pass(label):
     assert case.check(samples=1).passed is True
 
 
+def test_a_net_that_starts_as_bicubic_enlargement_passes_as_the_command_checks_it():
+    case = next(case for case in CASES if "residual=True" in case.label)
+    assert case.check(seed=0).passed is True
+
+
 def test_the_cases_run_where_the_arrays_live(xp):
     for name in ("conv2d", "batch_norm", "tv_loss", "Residual"):
         report = next(case for case in CASES if case.name == name).check(0, xp, samples=4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from runs import kill_and_resume, losses, same_run
+from runs import kill_and_resume, losses, same_run, without_plots  # noqa: F401 (a fixture)
 from scipy.optimize import minimize
 
 from tinynst.data import checkpoint, images
@@ -13,7 +13,6 @@ from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.optimize import main
 from tinynst.samples import PHOTOS, STYLES
 from tinynst.tools.optimize import OptimizeSettings, descend, noise, optimize
-from tinynst.training import loop
 
 PHOTO, STYLE, CAFE = (
     str(path) for path in (PHOTOS / "chelsea.jpg", STYLES / "starry_night.jpg", STYLES / "night_cafe.jpg")
@@ -23,14 +22,6 @@ GATYS = {"content": PHOTO, "style": [STYLE], "size": 32, "iterations": 6, "every
 GATYS |= {"style_layers": LAYERS, "content_layers": ["relu2_2"]}
 COMMAND = f"gatys --content {PHOTO} --style {STYLE} --size 32 --iterations 6 --every 3".split()
 COMMAND += ["--style-layers", *LAYERS, "--content-layers", "relu2_2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast():
-    """Without plots, which take most of the time of these tests."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(loop, "_plot", lambda path, losses, title: None)
-        yield
 
 
 @pytest.fixture(scope="module")

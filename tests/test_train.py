@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from runs import kill_and_resume, losses, net_of, same, same_run
+from runs import kill_and_resume, losses, net_of, same, same_run, without_plots  # noqa: F401 (a fixture)
 
 from tinynst import device
 from tinynst.data import checkpoint, images, styles, weights
@@ -15,7 +15,6 @@ from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
 from tinynst.tools.stylize import load_style
 from tinynst.train import main
-from tinynst.training import loop
 from tinynst.training.style import FROM_A_NET, StyleSettings, StyleTask, train
 
 LAYERS = {"style_layers": ["relu1_2", "relu2_2"], "content_layers": ["relu2_2"]}
@@ -23,14 +22,6 @@ SMALL = {"iterations": 4, "every": 2, "batch": 2, "image_size": 32, "style_size"
 CAFE, NIGHT = str(STYLES / "night_cafe.jpg"), str(STYLES / "starry_night.jpg")
 TWO = {"style": [CAFE, NIGHT], "upsample": "smooth", "padding": "each", "tv_weight": 0, "lr": 1e-2}
 TWO |= {"style_level": 1e5, "iterations": 6}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast():
-    """Without plots, which take most of the time of these tests."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(loop, "_plot", lambda path, losses, title: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ COMMANDS = {
     "dataset": "pack a folder of photos into one HDF5 file",
     "weights": "list, show, convert and blend weights",
     "gradcheck": "check gradients against finite differences",
-    "exercises": "write the exercises that gradcheck grades",
+    "exercises": "copy the exercises that gradcheck grades",
     "bench": "measure speed and memory, also in comparison with a framework",
 }
 

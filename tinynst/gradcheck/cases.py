@@ -3,6 +3,7 @@
 All sizes are different (N 3, C 2, O 4, H 5, W 7), so that a wrong factor or axis has only one explanation.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -197,6 +198,16 @@ def _operations():
         yield from (operation_case(name, getattr(losses, name), None, shapes) for shapes, _ in rows)
 
 
+def _net(make, width, options, xp):
+    """A narrow net in float64. One that starts as bicubic enlargement (its last layer is small) gets a last
+    layer of the usual size: rounding of the enlarged image would hide such small gradients."""
+    net = make(**options, width=width, xp=xp, dtype=np.float64)
+    if options.get("residual"):
+        for name in ("out.w", "out.b"):
+            net.parameters()[name][...] *= 100
+    return net
+
+
 def _layers():
     own, rng = {"dtype": np.float64}, np.random.default_rng(0)
     for name, build in {
@@ -217,7 +228,7 @@ def _layers():
     nets = [(style_net, 2, way) for way in (*ways, {"styles": 3, "upsample": "smooth"})]
     for net, width, options in [*nets, *((super_resolution_net, 4, way) for way in ({"factor": 2}, plain))]:
         label = ", ".join(f"{key}={value}" for key, value in options.items())
-        build = lambda xp, a=(net, width, options): a[0](**a[2], width=a[1], xp=xp, **own)  # noqa: E731
+        build = functools.partial(_net, net, width, options)
         yield layer_case(net.__name__, label, build, (2, 6, 5, 3), scale=60.0, samples=3)
 
 
