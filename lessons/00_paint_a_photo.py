@@ -24,13 +24,12 @@ show(photo=photo, painted=stylize(net, photo))
 # %% [markdown]
 # Two functions did it:
 #
-# - `load_style(name)` reads a **network**: a long chain of simple operations, with numbers that were found
-#   in training, before you came.
+# - `load_style(name)` reads a **network**: a long chain of simple operations, with numbers that were found in
+#   training, before you came.
 # - `stylize(net, photo)` sends the photo through that chain, *once*. Nothing is searched or tried while you
 #   wait.
 #
-# A photo is an array of numbers, nothing more: height, width, and three colours (red, green, blue) from 0
-# to
+# A photo is an array of numbers, nothing more: height, width, and three colours (red, green, blue) from 0 to
 # 255. The painting is another array of the same shape.
 
 # %%
@@ -129,8 +128,8 @@ blended = 0.5 * photo + 0.5 * stylize(net, photo)
 show(laid_over=blended, strength_one_half=stylize(net, photo, strength=0.5))
 
 # %% [markdown]
-# On the left the whole net of black lines lies over the cat. On the right there are fewer lines, and they
-# are drawn where the cat has some of its own.
+# On the left the whole net of black lines lies over the cat. On the right there are fewer lines, and they are
+# drawn where the cat has some of its own.
 #
 # ## Keep the colours
 #
@@ -149,8 +148,8 @@ show(
 # ## Your own photo, and large
 #
 # Put a photo next to this notebook, take the `#` signs away, and run. A picture of a million pixels needs
-# some seconds and about half a gigabyte of memory. The size matters for the style, too: brush strokes have
-# a fixed width in *pixels*, so on a larger picture they look finer.
+# some seconds and about half a gigabyte of memory. The size matters for the style, too: brush strokes have a
+# fixed width in *pixels*, so on a larger picture they look finer.
 
 # %%
 # net = load_style("poppies")
@@ -170,8 +169,8 @@ show(
 # %% [markdown]
 # ## What happens inside
 #
-# To *paint*, one network is enough. To *train* it, a second network is needed, which never paints: it
-# looks. Here is the whole machine in one picture.
+# To *paint*, one network is enough. To *train* it, a second network is needed, which never paints: it looks.
+# Here is the whole machine in one picture.
 
 # %%
 starry = images.load(STYLES / "starry_night.jpg", size=256)
@@ -280,8 +279,8 @@ def my_picture():
 show(my_picture())
 
 # %% [markdown]
-# Now write `mixtures`. It gets a photo and the names of two styles. It returns a list of pictures: `count`
-# of them, evenly spaced, from only the first style to only the second, *all* at half strength.
+# Now write `mixtures`. It gets a photo and the names of two styles. It returns a list of pictures: `count` of
+# them, evenly spaced, from only the first style to only the second, *all* at half strength.
 
 
 # %%
@@ -326,8 +325,8 @@ print(check_mixtures(mixtures))
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `load_style` takes text, so put the shares into the text: `f"{first}:{1 - share} {second}:{share}"`. A
-# share of 0 is allowed.
+# `load_style` takes text, so put the shares into the text: `f"{first}:{1 - share} {second}:{share}"`. A share
+# of 0 is allowed.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -345,10 +344,10 @@ print(check_mixtures(mixtures))
 #
 # ## What you will build
 #
-# Everything above: the operations, their gradients, both losses, the network, the training. No
-# deep-learning library does it for you; all is NumPy that you can read. You write fourteen small files, and
-# each is checked as you write it: the check does not only say *wrong*, it says *which mistake you made*. In
-# lesson 13 your own files train the network and paint your photo.
+# Everything above: the operations, their gradients, both losses, the network, the training. No deep-learning
+# library does it for you; all is NumPy that you can read. You write fourteen small files, and each is checked
+# as you write it: the check does not only say *wrong*, it says *which mistake you made*. In lesson 13 your
+# own files train the network and paint your photo.
 #
 # | | lesson | what it is about |
 # |---|---|---|
@@ -374,14 +373,14 @@ print(check_mixtures(mixtures))
 #
 # ## What you have seen
 #
-# - A trained **network** paints a photo in one pass. One network holds thirteen styles; each is a row of
-#   some 3,000 numbers, and rows can be mixed.
+# - A trained **network** paints a photo in one pass. One network holds thirteen styles; each is a row of some
+#   3,000 numbers, and rows can be mixed.
 # - `strength` mixes in the row that paints nothing; `preserve_color` keeps the photo's colours.
-# - In training a second network, **VGG-16**, looks at the result. The **content loss** and the **style
-#   loss** say how good it is.
+# - In training a second network, **VGG-16**, looks at the result. The **content loss** and the **style loss**
+#   say how good it is.
 #
-# **In the paper:** figure 2 is the picture of the machine above; section 3 describes it. **In the
-# library:** `tools/stylize.py` holds `load_style` and `stylize`, `networks/style.py` the network,
-# `networks/vgg.py` VGG, `losses.py` the losses.
+# **In the paper:** figure 2 is the picture of the machine above; section 3 describes it. **In the library:**
+# `tools/stylize.py` holds `load_style` and `stylize`, `networks/style.py` the network, `networks/vgg.py` VGG,
+# `losses.py` the losses.
 #
 # **Next:** how to make a number smaller. That is all that training means.

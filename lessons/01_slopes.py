@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 1. Slopes and descent
 #
-# **After this lesson you can** make a number smaller by following its slope, and you can say why a step
-# that is too long makes everything explode. That is all that "training" means. The other lessons only
-# make the thing that is trained larger.
+# **After this lesson you can** make a number smaller by following its slope, and you can say why a step that
+# is too long makes everything explode. That is all that "training" means. The other lessons only make the
+# thing that is trained larger.
 #
 # You need Python, some NumPy, and the derivative of $x^2$. About 40 minutes.
 
@@ -27,8 +27,8 @@ dark = 0.35 * photo + 40 + noise
 show(photo=photo, dark=dark)
 
 # %% [markdown]
-# We want a rule that turns the dark photo back into the good one. The simplest rule has two numbers:
-# multiply every value of a pixel by $a$ (contrast), then add $c$ (brightness).
+# We want a rule that turns the dark photo back into the good one. The simplest rule has two numbers: multiply
+# every value of a pixel by $a$ (contrast), then add $c$ (brightness).
 #
 # $$\text{prediction} = a \cdot x + c$$
 #
@@ -64,9 +64,8 @@ print(f"loss of a=2, c=0:                  {loss(2, 0):.5f}")
 print(f"loss of a=2, c=-0.3:               {loss(2, -0.3):.5f}")
 
 # %% [markdown]
-# Two parameters can be drawn: $a$ to the right, $c$ upwards, and the loss as height. Dark is low. We look
-# for the
-# lowest place of this landscape, but we may not look at the whole picture: with 1.7 million parameters
+# Two parameters can be drawn: $a$ to the right, $c$ upwards, and the loss as height. Dark is low. We look for
+# the lowest place of this landscape, but we may not look at the whole picture: with 1.7 million parameters
 # nobody can draw it. We stand at one point, and all that we can ask is: *which way is down?*
 
 # %%
@@ -88,9 +87,8 @@ plt.show()
 # %% [markdown]
 # ## The slope
 #
-# Keep $c$ at 0 and change only $a$. The loss becomes a curve, and at every point the curve has a
-# **slope**: how much
-# the loss grows when $a$ grows by a little, divided by that little.
+# Keep $c$ at 0 and change only $a$. The loss becomes a curve, and at every point the curve has a **slope**:
+# how much the loss grows when $a$ grows by a little, divided by that little.
 #
 # $$\text{slope} \approx \frac{L(a + h) - L(a)}{h}$$
 #
@@ -102,9 +100,8 @@ slope = (loss(1 + h, 0) - loss(1, 0)) / h
 print(f"slope at a=1: {slope:.4f}")
 
 # %% [markdown]
-# Negative: a larger $a$ gives a smaller loss. So we should go to the right. At a positive slope we should
-# go to the
-# left. In both cases: **go against the slope.**
+# Negative: a larger $a$ gives a smaller loss. So we should go to the right. At a positive slope we should go
+# to the left. In both cases: **go against the slope.**
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 3.5))
@@ -122,17 +119,14 @@ plt.show()
 # %% [markdown]
 # ## The derivative: the slope without trying
 #
-# Differences cost a second evaluation of the loss for *every parameter*. For 1.7 million parameters that
-# is 1.7
-# million runs of the network for one step. School calculus does better. As $h$ becomes smaller and
-# smaller, the
-# quotient becomes the **derivative**, and for this loss we can write it down.
+# Differences cost a second evaluation of the loss for *every parameter*. For 1.7 million parameters that is
+# 1.7 million runs of the network for one step. School calculus does better. As $h$ becomes smaller and
+# smaller, the quotient becomes the **derivative**, and for this loss we can write it down.
 #
 # Start with one example, and call the difference $d = a x + c - y$. The loss of that example is $d^2$.
 #
 # - If $d$ grows by a little $\epsilon$, $d^2$ becomes $d^2 + 2 d \epsilon + \epsilon^2$. The last term is
-#   tiny, so the
-#   slope of $d^2$ with respect to $d$ is $2d$.
+#   tiny, so the slope of $d^2$ with respect to $d$ is $2d$.
 # - If $a$ grows by $\epsilon$, $d$ grows by $x \epsilon$. So the slope of $d$ with respect to $a$ is $x$.
 # - One after the other: the slope of $d^2$ with respect to $a$ is $2d \cdot x$.
 # - If $c$ grows by $\epsilon$, $d$ grows by $\epsilon$: the slope with respect to $c$ is $2d \cdot 1$.
@@ -143,8 +137,7 @@ plt.show()
 #   \frac{\partial L}{\partial c} = \frac{1}{n}\sum_i 2 d_i$$
 #
 # The sign $\partial$ says "as this one parameter changes and the others stay". One after the other is the
-# **chain
-# rule**; the next lesson is about nothing else.
+# **chain rule**; the next lesson is about nothing else.
 
 
 # %%
@@ -155,8 +148,7 @@ def gradient(a, c):
 
 # %% [markdown]
 # Both slopes together are called the **gradient**. Never believe a formula that you have just derived.
-# Compare it with
-# differences:
+# Compare it with differences:
 
 # %% tags=["check"]
 a, c, h = 1.0, 0.2, 1e-6
@@ -170,9 +162,8 @@ print(f"with respect to c: formula {by_formula[1]:.6f}, differences {by_differen
 #
 # ## Descent
 #
-# Now walk. Stand somewhere, compute the gradient, take a small step against it, and repeat. How far to go
-# for a given
-# slope is the **learning rate**, `lr`:
+# Now walk. Stand somewhere, compute the gradient, take a small step against it, and repeat. How far to go for
+# a given slope is the **learning rate**, `lr`:
 #
 # $$a \leftarrow a - \text{lr} \cdot \frac{\partial L}{\partial a}, \qquad
 #   c \leftarrow c - \text{lr} \cdot \frac{\partial L}{\partial c}$$
@@ -202,10 +193,8 @@ plt.show()
 
 # %% [markdown]
 # Look at the path. The first steps fall into the valley. Then the floor of the valley is nearly flat, and
-# progress is
-# slow although we know the way. This happens in every network, and lesson 10 and the exercise of lesson 12
-# are about
-# ways around it.
+# progress is slow although we know the way. This happens in every network, and lesson 10 and the exercise of
+# lesson 12 are about ways around it.
 #
 # Does it repair the photo?
 
@@ -231,12 +220,10 @@ plt.show()
 
 # %% [markdown]
 # Too small is slow. Larger is faster, up to a point, and a little beyond that point the loss *grows* from
-# step to step
-# without end. Why is there such an edge?
+# step to step without end. Why is there such an edge?
 #
 # Take the simplest valley, $L(p) = \frac{k}{2} p^2$, with its lowest place at 0. The number $k$ is the
-# **curvature**: the
-# slope is $k p$, so $k$ says how fast the slope changes. One step of descent gives
+# **curvature**: the slope is $k p$, so $k$ says how fast the slope changes. One step of descent gives
 #
 # $$p \leftarrow p - \text{lr} \cdot k p = (1 - \text{lr} \cdot k)\, p$$
 #
@@ -250,12 +237,13 @@ plt.show()
 # | 2 | -1 | jumps to and fro for ever |
 # | 2.2 | -1.2 | farther away each time: it explodes |
 #
-# So the edge is at $\text{lr} = 2 / k$. Our valley has two curvatures: steep across and flat along. The
-# steep one sets the
-# largest learning rate that works; the flat one says how long we wait. Let us compute them. The curvatures
-# are
-# the eigenvalues of the matrix of second derivatives, which for our loss is the mean of $2 \cdot (x, 1)^T
-# (x, 1)$:
+# So the edge is at $\text{lr} = 2 / k$. Our valley has two curvatures: steep across and flat along. The steep
+# one sets the largest learning rate that works; the flat one says how long we wait. Let us compute them. The
+# curvatures are the eigenvalues of the matrix of second derivatives, which for our loss is the mean of
+# $2 \cdot (x, 1)^T (x, 1)$:
+#
+# (If you have not met **eigenvalues**: they are the curvatures along the two axes of the valley, found by
+# `np.linalg.eigvalsh`. Nothing later needs more than that.)
 
 # %% tags=["check"]
 second = 2 * np.array([[np.mean(x * x), np.mean(x)], [np.mean(x), 1.0]])
@@ -275,15 +263,13 @@ for lr in (0.98 * 2 / steep, 1.02 * 2 / steep):
 
 # %% [markdown]
 # In a real network nobody knows the curvatures. One tries: when the loss becomes `nan` (not a number:
-# something grew
-# beyond what a float can hold), the learning rate was too large. The trainer of this library stops then
-# and proposes a smaller one.
+# something grew beyond what a float can hold), the learning rate was too large. The trainer of this library
+# stops then and proposes a smaller one.
 #
 # ## A better shaped valley
 #
-# Why is our valley so narrow? Because all $x$ are positive: a larger $a$ and a larger $c$ do nearly the
-# same thing, so one
-# can make up for the other. Take the mean off $x$ first, and they no longer do.
+# Why is our valley so narrow? Because all $x$ are positive: a larger $a$ and a larger $c$ do nearly the same
+# thing, so one can make up for the other. Take the mean off $x$ first, and they no longer do.
 
 # %% tags=["check"]
 centred = (x - x.mean()) / x.std()
@@ -291,17 +277,14 @@ second = 2 * np.array([[np.mean(centred * centred), np.mean(centred)], [np.mean(
 print(f"curvatures after centring and scaling: {np.round(np.linalg.eigvalsh(second), 4)}")
 
 # %% [markdown]
-# Both are 2 now: a round bowl. With `lr = 0.5` *one* step leads to its lowest place. This is why images
-# have their mean
-# colour taken off before they enter a network, and why networks contain layers that bring every channel to
-# mean 0 and
-# variance 1 again and again. They are called norms; you will derive one in lesson 7.
+# Both are 2 now: a round bowl. With `lr = 0.5` *one* step leads to its lowest place. This is why images have
+# their mean colour taken off before they enter a network, and why networks contain layers that bring every
+# channel to mean 0 and variance 1 again and again. They are called norms; you will derive one in lesson 7.
 #
 # ## Exercise: fit the line yourself
 #
-# Write `fit_line`. It gets two arrays and finds `a` and `c` by descent, from `a = 0`, `c = 0`. Do not look
-# at the functions
-# above while you write: derive the two slopes again on paper.
+# Write `fit_line`. It gets two arrays and finds `a` and `c` by descent, from `a = 0`, `c = 0`. Do not look at
+# the functions above while you write: derive the two slopes again on paper.
 
 
 # %%
@@ -336,9 +319,8 @@ print(check_line(fit_line))
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With `d = a * x + c - y` the slopes are `np.mean(2 * d * x)` and `np.mean(2 * d)`. Compute *both* before
-# you change `a` or
-# `c`: otherwise the second slope belongs to another point than the first.
+# With `d = a * x + c - y` the slopes are `np.mean(2 * d * x)` and `np.mean(2 * d)`. Compute *both* before you
+# change `a` or `c`: otherwise the second slope belongs to another point than the first.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -363,9 +345,8 @@ print(check_line(fit_line))
 #   rounder.
 # - Formulas for gradients are compared with differences before they are believed.
 #
-# **In the paper:** equation 5 is the loss that the painting network follows downhill, with Adam (lesson
-# 12), a descent that
-# chooses a step length for each parameter. **In the library:** `optim.Adam.step` takes the step,
-# `training/loop.py` repeats it, `losses.pixel_loss` is the loss of this lesson.
+# **In the paper:** equation 5 is the loss that the painting network follows downhill, with Adam (lesson 12),
+# a descent that chooses a step length for each parameter. **In the library:** `optim.Adam.step` takes the
+# step, `training/loop.py` repeats it, `losses.pixel_loss` is the loss of this lesson.
 #
 # **Next:** the gradient of a *chain* of operations, and what flows backwards through a network.

@@ -1,9 +1,8 @@
 # %% [markdown]
 # # 2. The chain rule
 #
-# **After this lesson you can** compute the gradient of a chain of operations from its end to its
-# beginning, by hand
-# and in code, and read any pair of functions `op` and `op_backward` in this library.
+# **After this lesson you can** compute the gradient of a chain of operations from its end to its beginning,
+# by hand and in code, and read any pair of functions `op` and `op_backward` in this library.
 #
 # About 40 minutes. You need lesson 1.
 
@@ -18,14 +17,13 @@ from tinynst.samples import PHOTOS
 # %% [markdown]
 # ## Five numbers
 #
-# A network is a long chain of simple operations. We start with the shortest chain that shows everything:
-# five numbers.
+# A network is a long chain of simple operations. We start with the shortest chain that shows everything: five
+# numbers.
 #
 # $$u = w \cdot x, \qquad v = u + c, \qquad y = \max(v, 0), \qquad L = (y - t)^2$$
 #
 # The input is $x = 2$, the parameters are $w = 3$ and $c = -1$, and the result should have been $t = 4$.
-# Going from left to
-# right is called the **forward pass**:
+# Going from left to right is called the **forward pass**:
 
 # %%
 x, w, c, t = 2.0, 3.0, -1.0, 4.0
@@ -36,11 +34,9 @@ L = (y - t) ** 2
 print(f"u = {u}, v = {v}, y = {y}, L = {L}")
 
 # %% [markdown]
-# Now we want the slope of $L$ with respect to $w$. The parameter $w$ is far away from $L$, but each
-# operation only
-# meets its neighbour. So we go from right to left and ask at each operation: *if my input grows by a
-# little, by how
-# much does my output grow?* That number is the operation's **local derivative**.
+# Now we want the slope of $L$ with respect to $w$. The parameter $w$ is far away from $L$, but each operation
+# only meets its neighbour. So we go from right to left and ask at each operation: *if my input grows by a
+# little, by how much does my output grow?* That number is the operation's **local derivative**.
 #
 # - $L = (y - t)^2$: when $y$ grows by $\epsilon$, $L$ grows by $2 (y - t)\, \epsilon$.
 # - $y = \max(v, 0)$: when $v$ grows by $\epsilon$, $y$ grows by $\epsilon$ if $v > 0$, and not at all if
@@ -103,29 +99,24 @@ print(f"w: chain rule {dL_dw:.4f}, differences {(run(w + h, c) - run(w - h, c)) 
 print(f"c: chain rule {dL_dc:.4f}, differences {(run(w, c + h) - run(w, c - h)) / (2 * h):.4f}")
 
 # %% [markdown]
-# Notice what made this cheap. We walked *once* from the end to the beginning, and every number on the way
-# got its slope: $w$,
-# $c$, and even $x$. With differences each would have cost a run of its own. A network with a million
-# parameters gets a
-# million slopes for about twice the work of one forward pass. This walk is called **backpropagation**, and
-# it is the
-# reason why networks can be trained at all.
+# Notice what made this cheap. We walked *once* from the end to the beginning, and every number on the way got
+# its slope: $w$, $c$, and even $x$. With differences each would have cost a run of its own. A network with a
+# million parameters gets a million slopes for about twice the work of one forward pass. This walk is called
+# **backpropagation**, and it is the reason why networks can be trained at all.
 #
 # ## Forward, backward, cache
 #
 # Look again at the backward steps. Each needed two things: the slope that arrived from the right, and
-# something that
-# the forward pass knew (was $v > 0$? what was $x$?). So each operation becomes a *pair* of functions:
+# something that the forward pass knew (was $v > 0$? what was $x$?). So each operation becomes a *pair* of
+# functions:
 #
 # ```python
 # y, cache = operation(x, ...)             # forward: the result, and what backward will need
-# dx, ... = operation_backward(dy, cache)  # backward: from the slope at the output to the slopes at the
-# inputs
+# dx, ... = operation_backward(dy, cache)  # backward: from the output's slope to the inputs' slopes
 # ```
 #
 # - `dy` means: **the gradient of the loss with respect to y**. It has the same shape as `y`: one slope for
-#   each number. Because
-#   it arrives from above, it is often called the **upstream gradient**.
+#   each number. Because it arrives from above, it is often called the **upstream gradient**.
 # - `dx` is the same for `x`.
 # - `cache` is whatever backward has to remember from forward. Nobody else looks into it.
 #
@@ -149,10 +140,8 @@ def scale_backward(dy, cache):
 # ## Where paths meet, slopes add
 #
 # Why the sum in `dw`? The one number `w` is used for *every* element of `x`. If `w` grows by $\epsilon$,
-# every $y_i$ grows by
-# $x_i \epsilon$, and the loss grows by $\sum_i dy_i\, x_i\, \epsilon$. One number, many ways to the loss:
-# **the
-# slopes of all ways are added.**
+# every $y_i$ grows by $x_i \epsilon$, and the loss grows by $\sum_i dy_i\, x_i\, \epsilon$. One number, many
+# ways to the loss: **the slopes of all ways are added.**
 #
 # The rule holds everywhere, and forgetting it is the most common mistake of all:
 #
@@ -178,17 +167,15 @@ print(f"with += {right}, with = {wrong}")
 # ## Why `dy` and not the derivative of the output
 #
 # For arrays, the full local derivative is a table: each output with respect to each input. It is called the
-# **Jacobian**. For an image of 256 x 256 x 3 numbers, it has $196{,}608^2$ entries: 155 gigabytes in
-# float32, for *one*
-# operation. Nobody ever builds it. Backward multiplies the row `dy` with it without writing it down:
+# **Jacobian**. For an image of 256 x 256 x 3 numbers, it has $196{,}608^2$ entries: 155 gigabytes in float32,
+# for *one* operation. Nobody ever builds it. Backward multiplies the row `dy` with it without writing it
+# down:
 #
 # $$dx = dy \cdot J$$
 #
 # This is a **vector-Jacobian product**. For small arrays we can write $J$ down and see that the product is
-# the same. We use
-# the operation $y = \max(x, 0)$, which is called **ReLU** (rectified linear unit) and stands after nearly
-# every layer of
-# our networks.
+# the same. We use the operation $y = \max(x, 0)$, which is called **ReLU** (rectified linear unit) and stands
+# after nearly every layer of our networks.
 
 # %% tags=["check"]
 x = np.array([1.5, -0.5, 2.0, -3.0])
@@ -204,12 +191,10 @@ print(f"relu_backward = {dx}")
 
 # %% [markdown]
 # The Jacobian is diagonal, since each output depends on one input only, and so the product is one
-# multiplication for
-# each number: `dx = dy * (x > 0)`.
+# multiplication for each number: `dx = dy * (x > 0)`.
 #
 # What does ReLU do to a picture? Here are the horizontal edges of a photo (each pixel less the pixel below
-# it), before and
-# after ReLU. Negative values become 0, so that only edges from bright to dark are left.
+# it), before and after ReLU. Negative values become 0, so that only edges from bright to dark are left.
 
 # %%
 photo = images.load(PHOTOS / "brandenburg_gate.jpg", size=128).mean(axis=2)
@@ -217,15 +202,13 @@ edges = photo[:-1] - photo[1:]
 show(photo=photo, edges=128 + 2 * edges, after_relu=128 + 2 * ops.relu(edges)[0])
 
 # %% [markdown]
-# Two convolutions in a row are still one convolution, and however many multiplications with constants are
-# one multiplication. It
-# is the kink of ReLU that lets a chain of layers do more than one layer could.
+# Two convolutions in a row are still one convolution, and however many multiplications with constants are one
+# multiplication. It is the kink of ReLU that lets a chain of layers do more than one layer could.
 #
 # ## Exercise: ReLU
 #
-# Write both functions. What should happen where $x$ is exactly 0? There the curve has a corner and no
-# slope. The
-# convention is 0.
+# Write both functions. What should happen where $x$ is exactly 0? There the curve has a corner and no slope.
+# The convention is 0.
 
 
 # %% tags=["exercise", "relu"]
@@ -241,6 +224,8 @@ def relu_backward(dy, cache):
 
 # %%
 check("relu", relu, relu_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("relu", relu, relu_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -251,8 +236,7 @@ check("relu", relu, relu_backward)
 # <details><summary>Hint 2</summary>
 #
 # The local derivative is 1 where x > 0 and 0 elsewhere. A comparison gives an array of `True` and `False`,
-# which can be
-# multiplied.
+# which can be multiplied.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -268,16 +252,19 @@ check("relu", relu, relu_backward)
 #
 # </details>
 #
-# The check compares your gradient with differences, in many directions at once, and where it is wrong it
-# says which
-# mistake gives exactly your numbers. Try it: return `dy` itself, or multiply by `x` in place of `x > 0`.
+# The check compares your gradient with differences, in many directions at once, and where it is wrong it says
+# which mistake gives exactly your numbers. Try it: return `dy` itself, or multiply by `x` in place of
+# `x > 0`.
+#
+# When it says *right*, keep your functions: take the `#` away from the last line of that cell and run it
+# again. `save` checks once more and writes them to `lessons/exercises/relu.py`. There are fourteen such
+# files, and in lesson 13 they train the network.
 
 # %% [markdown]
 # ## The scaled tanh
 #
-# The last layer of the painting network must give colours. It ends in $y = s \tanh(x)$ with $s = 150$,
-# which never leaves the
-# range from $-150$ to $150$:
+# The last layer of the painting network must give colours. It ends in $y = s \tanh(x)$ with $s = 150$, which
+# never leaves the range from $-150$ to $150$:
 
 # %%
 values = np.linspace(-4, 4, 200)
@@ -289,9 +276,9 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# To derive the slope of $\tanh$, write it with exponentials, $\tanh x = \frac{e^x - e^{-x}}{e^x +
-# e^{-x}}$. The derivative of a
-# quotient $p / q$ is $(p' q - p q') / q^2$. Here $p' = e^x + e^{-x} = q$ and $q' = e^x - e^{-x} = p$, so
+# To derive the slope of $\tanh$, write it with exponentials, $\tanh x = \frac{e^x - e^{-x}}{e^x + e^{-x}}$.
+# The derivative of a quotient $p / q$ is $(p' q - p q') / q^2$. Here $p' = e^x + e^{-x} = q$ and
+# $q' = e^x - e^{-x} = p$, so
 #
 # $$\tanh' = \frac{q \cdot q - p \cdot p}{q^2} = 1 - \frac{p^2}{q^2} = 1 - \tanh^2 x$$
 #
@@ -306,9 +293,8 @@ y, cache = ops.scaled_tanh(np.array([0.0, 1.0, 3.0]))
 print(f"x = 0, 1, 3 gives y = {np.round(y, 2)} and dy/dx = {np.round(dx, 3)}")
 
 # %% [markdown]
-# A pixel near the end of the range hardly learns any more: its gradient has nearly vanished. That is why
-# the scale is 150 and not
-# 128: with the mean colour added, 0 and 255 are reached while the curve is still steep.
+# A pixel near the end of the range hardly learns any more: its gradient has nearly vanished. That is why the
+# scale is 150 and not 128: with the mean colour added, 0 and 255 are reached while the curve is still steep.
 #
 # ## Exercise: scaled tanh
 
@@ -326,6 +312,8 @@ def scaled_tanh_backward(dy, cache):
 
 # %%
 check("scaled_tanh", scaled_tanh, scaled_tanh_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("scaled_tanh", scaled_tanh, scaled_tanh_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -357,12 +345,10 @@ check("scaled_tanh", scaled_tanh, scaled_tanh_backward)
 #
 # - The **chain rule**: local derivatives are multiplied along a path, and added where paths meet.
 # - **Backpropagation** goes once from the loss to the beginning and gives every number its slope.
-# - An operation is a pair: forward returns `(y, cache)`, backward turns `dy` into `dx`. Backward is a
-#   product of `dy` with the
-#   **Jacobian** that is never written down.
+# - An operation is a pair: forward returns `(y, cache)`, backward turns `dy` into `dx`. Backward is a product
+#   of `dy` with the **Jacobian** that is never written down.
 #
-# **In the paper:** all of training. **In the library:** `ops/activations.py` holds ReLU and the scaled
-# tanh; `layers.py`
-# adds parameters to an operation and remembers its cache.
+# **In the paper:** all of training. **In the library:** `ops/activations.py` holds ReLU and the scaled tanh;
+# `layers.py` adds parameters to an operation and remembers its cache.
 #
 # **Next:** how do you know that a gradient is right, when there is nothing to compare it with?

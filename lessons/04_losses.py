@@ -4,8 +4,8 @@
 # **After this lesson you can** derive the gradients of three losses for pictures, clean a noisy photo by
 # walking down two of them, and say why a loss that compares pixels misleads.
 #
-# A network becomes good at what its loss asks for, and at nothing else. So before we build a network, we
-# ask what "a good picture" should mean as one number. You need lessons 1 to 3. About 50 minutes.
+# A network becomes good at what its loss asks for, and at nothing else. So before we build a network, we ask
+# what "a good picture" should mean as one number. You need lessons 1 to 3. About 50 minutes.
 
 # %%
 import matplotlib.pyplot as plt
@@ -42,9 +42,9 @@ changed = {
 }
 
 # %% [markdown]
-# How wrong is each? The simplest answer is the mean of the squared differences, as in lesson 1. It is
-# called the **pixel loss**. For a picture $y$ and a **target** $t$, the picture that we want, both of
-# $H \times W$ pixels with $C$ channels:
+# How wrong is each? The simplest answer is the mean of the squared differences, as in lesson 1. It is called
+# the **pixel loss**. For a picture $y$ and a **target** $t$, the picture that we want, both of $H \times W$
+# pixels with $C$ channels:
 #
 # $$L_\text{pixel}(y, t) = \frac{1}{C H W} \sum_{i} (y_i - t_i)^2$$
 
@@ -75,9 +75,9 @@ for name, picture in changed.items():
 show(photo=photo, **changed, columns=5)
 
 # %% [markdown]
-# To the pixel loss these four are equally good. To you they are not. The shifted one is the same photo,
-# and without the original beside it you would not notice. The brighter one is the same photo on another
-# screen. The blurred one has lost all its petals' edges.
+# To the pixel loss these four are equally good. To you they are not. The shifted one is the same photo, and
+# without the original beside it you would not notice. The brighter one is the same photo on another screen.
+# The blurred one has lost all its petals' edges.
 #
 # In the shifted photo nearly every pixel has changed, since every edge now stands one pixel further. The
 # pixel loss looks at each place alone and has no idea of an edge.
@@ -85,8 +85,8 @@ show(photo=photo, **changed, columns=5)
 # ## The gradient of the pixel loss
 #
 # The function above returned its gradient already. Derive it. Only one term of the sum contains the number
-# $y_i$, namely $(y_i - t_i)^2$. Call the difference $d$. If $y_i$ grows by $\epsilon$, so does $d$, and
-# the slope of $d^2$ is $2d$. So
+# $y_i$, namely $(y_i - t_i)^2$. Call the difference $d$. If $y_i$ grows by $\epsilon$, so does $d$, and the
+# slope of $d^2$ is $2d$. So
 #
 # $$\frac{\partial L}{\partial y_i} = \frac{2\,(y_i - t_i)}{C H W}$$
 #
@@ -118,10 +118,10 @@ print(f"library: value {value:.6f}, gradient {gradient[1, 2, 3, 4]:.6f}")
 #
 # ## When nobody knows the answer, the pixel loss wants a blur
 #
-# There is a second problem, and it is worse. Often several pictures would be right. Think of a network
-# that must enlarge a small photo: where exactly an edge lies cannot be known. Say the right answer is one
-# of $K$ pictures $t_1 \dots t_K$, each as likely as the others. The network must choose one $y$. Which $y$
-# has the lowest loss on average?
+# There is a second problem, and it is worse. Often several pictures would be right. Think of a network that
+# must enlarge a small photo: where exactly an edge lies cannot be known. Say the right answer is one of $K$
+# pictures $t_1 \dots t_K$, each as likely as the others. The network must choose one $y$. Which $y$ has the
+# lowest loss on average?
 #
 # At the lowest place, the gradient is zero (there is no way down any more). So, for each number of the
 # picture,
@@ -129,8 +129,8 @@ print(f"library: value {value:.6f}, gradient {gradient[1, 2, 3, 4]:.6f}")
 # $$\frac{1}{K}\sum_k \frac{2\,(y - t_k)}{C H W} = 0
 #   \quad\Rightarrow\quad K y = \sum_k t_k \quad\Rightarrow\quad y = \frac{1}{K}\sum_k t_k$$
 #
-# The best answer is the **mean of all possible answers**. Try it with the photo at 25 possible places, up
-# to two pixels away from the middle.
+# The best answer is the **mean of all possible answers**. Try it with the photo at 25 possible places, up to
+# two pixels away from the middle.
 
 # %%
 possible = np.array([large[4 + i : 132 + i, 4 + j : 132 + j] for i in range(-2, 3) for j in range(-2, 3)])
@@ -148,16 +148,16 @@ print(f"average loss of a sharp, possible one: {np.mean([to_all(y) for y in poss
 # paint an edge; it is punished for it.
 #
 # (Half is no accident. A guess $y$ misses $t$ by its own distance from the mean and by $t$'s distance from
-# the mean. On average the squares add: variance plus variance for a random guess, variance plus nothing
-# for the mean.)
+# the mean. On average the squares add: variance plus variance for a random guess, variance plus nothing for
+# the mean.)
 #
 # ## Compare what a network sees
 #
 # The paper's idea: do not compare pixels, compare what they *show*. Take VGG-16, a network that has been
-# trained to tell a thousand kinds of objects apart. Its layers turn a picture into **features**: arrays
-# $f$ of shape $(H', W', C')$, in which each of the $C'$ channels says how strongly one pattern is present
-# at each place. In the first layers the patterns are edges and colours, later eyes, petals, fur. (Lesson 8
-# looks inside. Here VGG is a function from a picture to features.)
+# trained to tell a thousand kinds of objects apart. Its layers turn a picture into **features**: arrays $f$
+# of shape $(H', W', C')$, in which each of the $C'$ channels says how strongly one pattern is present at each
+# place. In the first layers the patterns are edges and colours, later eyes, petals, fur. (Lesson 8 looks
+# inside. Here VGG is a function from a picture to features.)
 
 # %%
 vgg = VGG16.load()
@@ -177,8 +177,8 @@ for layer in ("relu1_2", "relu2_2", "relu3_3", "relu4_3"):
 #
 # The double bars mean: square all numbers and add them. VGG is never changed; it is a judge, not a pupil.
 #
-# **Predict before you run:** the four changes have the same pixel loss. Put them in order, from the worst
-# to the best, as you think that VGG sees them.
+# **Predict before you run:** the four changes have the same pixel loss. Put them in order, from the worst to
+# the best, as you think that VGG sees them.
 
 # %% tags=["check"]
 layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -203,11 +203,11 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# The brighter photo hardly counts: VGG looks for patterns, and they are all still there. The blurred one
-# is the worst at every layer. The shift is punished in the first layers, which still look at small details
-# at exact places, and matters less and less further in: at `relu4_3` one number stands for 8 x 8 pixels,
-# and one pixel more or less is nothing. From `relu3_3` on, the order is close to that of the eye: blurred,
-# noisy, shifted, brighter.
+# The brighter photo hardly counts: VGG looks for patterns, and they are all still there. The blurred one is
+# the worst at every layer. The shift is punished in the first layers, which still look at small details at
+# exact places, and matters less and less further in: at `relu4_3` one number stands for 8 x 8 pixels, and one
+# pixel more or less is nothing. From `relu3_3` on, the order is close to that of the eye: blurred, noisy,
+# shifted, brighter.
 #
 # And the question with many possible answers? Ask VGG about the mean and about the sharp pictures:
 
@@ -222,8 +222,8 @@ print(f"average feature loss of the mean:              {to_mean:.3f}")
 print(f"average feature loss of a sharp, possible one: {among:.3f}")
 
 # %% [markdown]
-# The order has turned round. The pixel loss prefers the mean by a factor of two; the feature loss prefers
-# a sharp picture at the wrong place to a mean that looks like none of them. This is why networks that are
+# The order has turned round. The pixel loss prefers the mean by a factor of two; the feature loss prefers a
+# sharp picture at the wrong place to a mean that looks like none of them. This is why networks that are
 # trained with it give sharp results (lesson 15).
 #
 # ## The gradient of the feature loss
@@ -239,9 +239,8 @@ print(f"average feature loss of a sharp, possible one: {among:.3f}")
 #
 # ## Exercise: the feature loss
 #
-# Write a function that returns both, the value and the gradient with respect to `f`. Losses in this
-# library have no cache: they are the end of the chain, and the value and its gradient are nearly the same
-# work.
+# Write a function that returns both, the value and the gradient with respect to `f`. Losses in this library
+# have no cache: they are the end of the chain, and the value and its gradient are nearly the same work.
 
 
 # %% tags=["exercise", "feature_loss"]
@@ -255,6 +254,8 @@ def feature_loss(f, target):
 
 # %%
 check("feature_loss", feature_loss)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("feature_loss", feature_loss)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -264,8 +265,8 @@ check("feature_loss", feature_loss)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With $d = f - \text{target}$ and $n$ = `f.size` $= N C H W$: the value is $\sum d^2 / n$, the
-# gradient $2 d / n$.
+# With $d = f - \text{target}$ and $n$ = `f.size` $= N C H W$: the value is $\sum d^2 / n$, the gradient
+# $2 d / n$.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -282,8 +283,8 @@ check("feature_loss", feature_loss)
 #
 # ## From the loss back to the pixels
 #
-# Now the whole chain, in float64 and with a small picture. We walk a little way $h$ in a random direction
-# $r$ through the space of all pictures. The slope in that direction must be $\sum_i dy_i\, r_i$.
+# Now the whole chain, in float64 and with a small picture. We walk a little way $h$ in a random direction $r$
+# through the space of all pictures. The slope in that direction must be $\sum_i dy_i\, r_i$.
 
 # %% tags=["check"]
 small = images.resize(photo, 32, 32)[None].astype(np.float64)
@@ -302,8 +303,8 @@ slope = (from_pixels(start + h * r)[0] - from_pixels(start - h * r)[0]) / (2 * h
 print(f"backward through VGG: {np.sum(from_pixels(start)[1] * r):.4f}, differences: {slope:.4f}")
 
 # %% [markdown]
-# What do the two gradients say about the *blurred* photo? Both have one number for each value of each
-# pixel, so that they can be drawn: grey is 0, bright means "less of it", dark means "more of it".
+# What do the two gradients say about the *blurred* photo? Both have one number for each value of each pixel,
+# so that they can be drawn: grey is 0, bright means "less of it", dark means "more of it".
 
 # %%
 y = changed["blurred"]
@@ -321,15 +322,15 @@ show(
 )
 
 # %% [markdown]
-# The pixel loss asks for exactly what is missing, $y - t$, at every place. The feature loss asks for
-# *edges* at roughly the right places. It does not know the target's pixels, only what VGG made of them. It
-# also asks for a fine pattern that is not in the photo at all, which VGG happens to like.
+# The pixel loss asks for exactly what is missing, $y - t$, at every place. The feature loss asks for *edges*
+# at roughly the right places. It does not know the target's pixels, only what VGG made of them. It also asks
+# for a fine pattern that is not in the photo at all, which VGG happens to like.
 #
 # ## Total variation: a picture should be smooth
 #
-# A gradient through VGG is rough, and pictures that follow it become rough. So a third loss asks for
-# nothing but smoothness. It needs no target. The **total variation** adds the squared differences of all
-# neighbours, down and across:
+# A gradient through VGG is rough, and pictures that follow it become rough. So a third loss asks for nothing
+# but smoothness. It needs no target. The **total variation** adds the squared differences of all neighbours,
+# down and across:
 #
 # $$L_\text{TV}(y) = \frac12 \sum_{i,j} \left[ (y_{i+1,j} - y_{i,j})^2 + (y_{i,j+1} - y_{i,j})^2 \right]$$
 #
@@ -357,8 +358,8 @@ for name, picture in {"photo": photo, **changed}.items():
 # $$\begin{aligned}dy &= (y - \text{above}) + (y - \text{left}) - (\text{below} - y) - (\text{right} - y) \\
 #   &= 4y - \text{above} - \text{left} - \text{below} - \text{right}\end{aligned}$$
 #
-# That is four times "the pixel minus the mean of its neighbours". A step against it moves every pixel
-# towards the mean of its neighbours. **To walk down the total variation is to blur.**
+# That is four times "the pixel minus the mean of its neighbours". A step against it moves every pixel towards
+# the mean of its neighbours. **To walk down the total variation is to blur.**
 
 # %% tags=["check"]
 y = rng.normal(size=(2, 4, 5, 6))
@@ -384,12 +385,14 @@ def tv_loss(y):
 
 # %%
 check("tv_loss", tv_loss)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("tv_loss", tv_loss)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Which slice of `y` holds the lower pixel of each pair, and which the upper one? The same two slices of
-# `dy` receive the differences.
+# Which slice of `y` holds the lower pixel of each pair, and which the upper one? The same two slices of `dy`
+# receive the differences.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -417,8 +420,8 @@ check("tv_loss", tv_loss)
 #
 # ## A noisy photo, denoised
 #
-# Now two losses work against each other. Here is a photo with strong noise, as from a camera in the dark.
-# We want a picture that is *near the noisy one* and *smooth*:
+# Now two losses work against each other. Here is a photo with strong noise, as from a camera in the dark. We
+# want a picture that is *near the noisy one* and *smooth*:
 #
 # $$E(y) = \tfrac12 \| y - \text{noisy} \|^2 + \lambda \, L_\text{TV}(y)$$
 #
@@ -450,16 +453,15 @@ print(f"pixel loss to the true photo: {pixel_loss(noisy, photo)[0]:.0f} before")
 print(f"                              {pixel_loss(denoised, photo)[0]:.0f} after")
 
 # %% [markdown]
-# Noise has large differences between neighbours, and a photo has mostly small ones. That is all that the
-# loss knows about photos, and it is enough to take away three quarters of the error.
+# Noise has large differences between neighbours, and a photo has mostly small ones. That is all that the loss
+# knows about photos, and it is enough to take away three quarters of the error.
 #
 # ## The learning rate, predicted
 #
-# Lesson 1: descent explodes above 2 / curvature. In which direction is $E$ curved most? For a
-# checkerboard, where each pixel is the negative of its four neighbours, the gradient of the total
-# variation is $4y + 4y = 8y$. So the curvature of $\lambda L_\text{TV}$ along a checkerboard is
-# $8\lambda$, no pattern has more, and the other term adds 1. With $\lambda = 1$ the edge is at
-# $2 / 9 = 0.222$.
+# Lesson 1: descent explodes above 2 / curvature. In which direction is $E$ curved most? For a checkerboard,
+# where each pixel is the negative of its four neighbours, the gradient of the total variation is
+# $4y + 4y = 8y$. So the curvature of $\lambda L_\text{TV}$ along a checkerboard is $8\lambda$, no pattern has
+# more, and the other term adds 1. With $\lambda = 1$ the edge is at $2 / 9 = 0.222$.
 #
 # **Predict before you run:** what will the picture look like when the learning rate is a little too large,
 # 0.25?
@@ -470,13 +472,13 @@ exploding_more, _ = denoise(noisy, weight=1.0, lr=0.25, steps=18)
 show(**{"lr 0.2": denoised, "lr 0.25, 14 steps": exploding, "lr 0.25, 18 steps": exploding_more}, columns=4)
 
 # %% [markdown]
-# The checkerboard itself. Each step overshoots in this direction, by a factor of
-# $|1 - 0.25 \cdot 9| = 1.25$, while smooth patterns are long at rest.
+# The checkerboard itself. Each step overshoots in this direction, by a factor of $|1 - 0.25 \cdot 9| = 1.25$,
+# while smooth patterns are long at rest.
 #
 # ## How much smoothness?
 #
-# With $\lambda = 0$ nothing changes; with a very large $\lambda$ the picture becomes one grey area. Here
-# we know the true photo, so we can measure.
+# With $\lambda = 0$ nothing changes; with a very large $\lambda$ the picture becomes one grey area. Here we
+# know the true photo, so we can measure.
 
 # %%
 weights = [0.03, 0.1, 0.3, 0.6, 1, 2, 4, 10, 30]
@@ -497,8 +499,8 @@ plt.show()
 show(**{f"weight {w:g}": y for w, y in zip(weights, pictures, strict=True) if w in (0.1, 0.3, 1, 10)})
 
 # %% [markdown]
-# Both curves are a valley: too little smoothing leaves noise, too much destroys the petals. The feature
-# loss finds its best picture at a somewhat smaller weight, since it minds a blur more than noise.
+# Both curves are a valley: too little smoothing leaves noise, too much destroys the petals. The feature loss
+# finds its best picture at a somewhat smaller weight, since it minds a blur more than noise.
 #
 # Here is one row of pixels through the flower. The noise is gone, and so are the corners of the edges: a
 # squared difference is a high price for a steep edge, and a low one for a long slope.
@@ -515,8 +517,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# (Other definitions of total variation take $|D|$ in place of $D^2$: one steep edge then costs no more
-# than a long slope, and edges survive better. The squares are simpler, and enough for their small part here.)
+# (Other definitions of total variation take $|D|$ in place of $D^2$: one steep edge then costs no more than a
+# long slope, and edges survive better. The squares are simpler, and enough for their small part here.)
 #
 # ## All together
 #
@@ -526,8 +528,8 @@ plt.show()
 #
 # ## Do it large
 #
-# This cell needs a minute and a larger photo. Try your own, and look for the weight that pleases *you*;
-# then compute which weight the pixel loss would have chosen.
+# This cell needs a minute and a larger photo. Try your own, and look for the weight that pleases *you*; then
+# compute which weight the pixel loss would have chosen.
 
 # %%
 # mine = images.load("my_photo.jpg", size=512)

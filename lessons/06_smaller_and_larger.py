@@ -22,8 +22,7 @@ grey = photo.mean(axis=2)
 # ## A pattern that nobody asked for
 #
 # Here are three painting networks before any training. Their kernels are random. They differ in one thing
-# only: how they make pictures larger on the way to the last layer. We look at a part of the result,
-# enlarged.
+# only: how they make pictures larger on the way to the last layer. We look at a part of the result, enlarged.
 
 # %%
 untrained = {}
@@ -41,13 +40,13 @@ show(photo=photo[28:68, 28:68], **untrained)
 #
 # - **Cost.** Half the height and width is a quarter of the pixels, so a convolution with the same number of
 #   channels costs a quarter.
-# - **Sight.** A 3 x 3 kernel sees 3 pixels. On a picture of half the size, the same kernel covers 6 pixels
-#   of the original, and at a quarter of the size 12. Wide brush strokes need wide sight.
+# - **Sight.** A 3 x 3 kernel sees 3 pixels. On a picture of half the size, the same kernel covers 6 pixels of
+#   the original, and at a quarter of the size 12. Wide brush strokes need wide sight.
 #
 # ## Smaller: stride
 #
-# Lesson 5 knew **stride**: with stride 2 the kernel moves two pixels at a time. That is the same as moving
-# by one and throwing away every second row and column:
+# Lesson 5 knew **stride**: with stride 2 the kernel moves two pixels at a time. That is the same as moving by
+# one and throwing away every second row and column:
 
 # %% tags=["check"]
 rng = np.random.default_rng(0)
@@ -60,8 +59,8 @@ print(f"shape {stride_2.shape}, largest difference {np.round(abs(every_second - 
 # %% [markdown]
 # (Only a stride does not compute what it throws away.)
 #
-# **Predict before you run:** a picture of stripes, one pixel black and one pixel white. What is left of it
-# if one keeps every second pixel? And if one first takes the mean of each 2 x 2 square?
+# **Predict before you run:** a picture of stripes, one pixel black and one pixel white. What is left of it if
+# one keeps every second pixel? And if one first takes the mean of each 2 x 2 square?
 
 # %%
 stripes = np.tile([0.0, 255.0], (32, 16))
@@ -73,11 +72,11 @@ show(
 
 # %% [markdown]
 # All black, or all grey. Detail finer than two pixels cannot be kept at half the size, but it makes a
-# difference *how* it goes. If pixels are only dropped, fine detail comes back as something that was not
-# there (**aliasing**). A mean takes it away. A kernel in front of a stride can learn to be such a mean.
+# difference *how* it goes. If pixels are only dropped, fine detail comes back as something that was not there
+# (**aliasing**). A mean takes it away. A kernel in front of a stride can learn to be such a mean.
 #
-# **The gradient.** What is thrown away has no way to the loss, so its gradient is 0. Backward of "keep
-# every second" is *put zeros between*. With it, the gradient of a strided convolution is the gradient of an
+# **The gradient.** What is thrown away has no way to the loss, so its gradient is 0. Backward of "keep every
+# second" is *put zeros between*. With it, the gradient of a strided convolution is the gradient of an
 # ordinary one:
 
 # %% tags=["check"]
@@ -108,9 +107,9 @@ show(
 )
 
 # %% [markdown]
-# The maximum says "there was such an edge *somewhere* in this square". The mean says how much on average,
-# and gets pale. Dropping pixels loses some edges altogether. To recognise something, the first is what one
-# wants: an ear is an ear, one pixel further left or right.
+# The maximum says "there was such an edge *somewhere* in this square". The mean says how much on average, and
+# gets pale. Dropping pixels loses some edges altogether. To recognise something, the first is what one wants:
+# an ear is an ear, one pixel further left or right.
 #
 # ## The gradient of a maximum
 #
@@ -119,8 +118,8 @@ show(
 # - If $b$ grows by a little $\epsilon$, $y$ grows by $\epsilon$: the slope is 1.
 # - If $a$ grows by a little, nothing happens, as long as $a$ stays below $b$: the slope is 0.
 #
-# So **the winner takes it all**: `dy` goes to the place of the largest value, the other three get 0.
-# Forward has to remember who won, and that is the cache.
+# So **the winner takes it all**: `dy` goes to the place of the largest value, the other three get 0. Forward
+# has to remember who won, and that is the cache.
 
 # %% tags=["check"]
 small = np.array([[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 0.0, 2.0]]).reshape(1, 2, 4, 1)
@@ -163,20 +162,22 @@ def max_pool2d_backward(dy, cache):
 
 # %%
 check("max_pool2d", max_pool2d, max_pool2d_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("max_pool2d", max_pool2d, max_pool2d_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `reshape(n, rows, size, columns, size, c)` cuts a picture into squares without a loop: axes 2 and 4 are
-# the place in the square. `argmax` gives the first of several equal values.
+# `reshape(n, rows, size, columns, size, c)` cuts a picture into squares without a loop: axes 2 and 4 are the
+# place in the square. `argmax` gives the first of several equal values.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
 # Bring both axes to the end with `transpose(0, 1, 3, 5, 2, 4)` and make them one axis of size * size. Then
 # `argmax(axis=4)` is the winner. Backward: `np.arange(size * size) == winner[..., None]` is True at the
-# winner only. Multiply with `dy[..., None]`, and go back the same way: reshape, `transpose(0, 1, 4, 2, 5,
-# 3)`, reshape.
+# winner only. Multiply with `dy[..., None]`, and go back the same way: reshape,
+# `transpose(0, 1, 4, 2, 5, 3)`, reshape.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -210,8 +211,8 @@ check("max_pool2d", max_pool2d, max_pool2d_backward)
 # Now the way back. A convolution with stride 2 makes 3 numbers from 6. Is there a convolution that makes 6
 # from 3?
 #
-# Take one dimension, a kernel of three weights $(a, b, c)$, stride 2, and one zero in front as padding.
-# Every output is a sum of products, so all of it is one matrix:
+# Take one dimension, a kernel of three weights $(a, b, c)$, stride 2, and one zero in front as padding. Every
+# output is a sum of products, so all of it is one matrix:
 
 # %%
 kernel = np.array([1.0, 2.0, 3.0])  # a, b, c
@@ -237,10 +238,9 @@ for panel, matrix, title in zip(
 plt.show()
 
 # %% [markdown]
-# Each row of $A$ is the kernel, two places further right each time. The **transposed** matrix goes the
-# other way, from 3 numbers to 6. That is the **transposed convolution**. It does not undo the convolution
-# (nobody could make 6 numbers from 3 without loss). It only goes back along the same ways, with the same
-# weights.
+# Each row of $A$ is the kernel, two places further right each time. The **transposed** matrix goes the other
+# way, from 3 numbers to 6. That is the **transposed convolution**. It does not undo the convolution (nobody
+# could make 6 numbers from 3 without loss). It only goes back along the same ways, with the same weights.
 #
 # Read a *column* of the right matrix: each input number **paints** the kernel $(a, b, c)$, times its value,
 # on the output. The next one paints two places further. Where two paintings overlap, they add:
@@ -262,9 +262,9 @@ print("A transposed v:", A.T @ v, "(without the first, which lies in the padding
 # %% [markdown]
 # ## It is the adjoint: a derivation
 #
-# Lesson 5 promised: the map from `dy` to `dx` of a convolution, its adjoint, is worth a name of its own.
-# Let us derive that painting is this adjoint, without a matrix. The convolution, in one dimension with
-# stride $t$:
+# Lesson 5 promised: the map from `dy` to `dx` of a convolution, its adjoint, is worth a name of its own. Let
+# us derive that painting is this adjoint, without a matrix. The convolution, in one dimension with stride
+# $t$:
 #
 # $$(A u)_i = \sum_r u_{t i + r}\, w_r$$
 #
@@ -281,8 +281,8 @@ print("A transposed v:", A.T @ v, "(without the first, which lies in the padding
 # what does it say? For each $i$ and each $r$, add $w_r v_i$ at the place $t i + r$. That is painting.
 #
 # In two dimensions with channels nothing changes but the letters: the tap $(r, s)$ of input pixel $(i, j)$
-# paints at $(t i + r, t j + s)$, and instead of a product of two numbers, there is a matrix product from
-# the input's channels to the output's:
+# paints at $(t i + r, t j + s)$, and instead of a product of two numbers, there is a matrix product from the
+# input's channels to the output's:
 #
 # $$y[n,\, t i + r,\, t j + s,\, :] \mathrel{+}= x[n, i, j, :] \mathbin{@} w[r, s]^T$$
 #
@@ -315,8 +315,8 @@ for stride in (1, 2, 3):
     print(f"stride {stride}: <A u, v> = {left:.8f}   <u, A'v> = {right:.8f}   library {library:.8f}")
 
 # %% [markdown]
-# One such test with random numbers checks every single weight: if one were wrong, the two sides would
-# differ (but for a miracle).
+# One such test with random numbers checks every single weight: if one were wrong, the two sides would differ
+# (but for a miracle).
 #
 # ("Zeros between, then a convolution" is the same operation, seen from the output. The paper calls it a
 # convolution with stride 1/2.)
@@ -339,9 +339,10 @@ for output_pad in (0, 1):
 #
 # - **dx.** The transposed convolution is $A^T$. Its backward is the adjoint of that, $(A^T)^T = A$: *the
 #   convolution*. Each is the other's backward.
-# - **dw.** In `y[slice] += x @ w[r, s].T`, the number $w[r, s, c, o]$ multiplies $x[\dots, o]$ and goes
-#   into $y[\dots, c]$, at every pixel. So $dw[r, s, c, o] = \sum dy_{\text{slice}}[n, i, j, c] \cdot x[n,
-#   i, j, o]$: one matrix product for each tap.
+# - **dw.** In `y[slice] += x @ w[r, s].T`, the number $w[r, s, c, o]$ multiplies $x[\dots, o]$ and goes into
+#   $y[\dots, c]$, at every pixel. So
+#   $dw[r, s, c, o] = \sum dy_{\text{slice}}[n, i, j, c] \cdot x[n, i, j, o]$: one matrix product for each
+#   tap.
 # - **db.** A bias is added everywhere: the sum of `dy`.
 
 
@@ -373,8 +374,8 @@ for k, name in enumerate(values):
     )
 
 # %% [markdown]
-# What does the checker say if backward uses `=` where paintings overlap? (Lesson 2: where paths meet,
-# slopes add.)
+# What does the checker say if backward uses `=` where paintings overlap? (Lesson 2: where paths meet, slopes
+# add.)
 
 
 # %%
@@ -394,8 +395,8 @@ gradcheck(lambda x, w: (paint(x, w, 2), (x, w)), overwriting, (x[:, :3, :4], w))
 # ## Exercise: transposed convolution
 #
 # Shapes, for example: x (3, 5, 7, 2), w (3, 3, 4, 2), b (4,) gives y (3, 10, 14, 4) with stride 2, pad 1,
-# output_pad 1. In general OH = (H - 1) * stride - 2 * pad + KH + output_pad. `b` may be `None`, then `db`
-# is `None` too.
+# output_pad 1. In general OH = (H - 1) * stride - 2 * pad + KH + output_pad. `b` may be `None`, then `db` is
+# `None` too.
 
 
 # %% tags=["exercise", "conv_transpose"]
@@ -414,19 +415,21 @@ def conv_transpose2d_backward(dy, cache):
 
 # %%
 check("conv_transpose2d", conv_transpose2d, conv_transpose2d_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("conv_transpose2d", conv_transpose2d, conv_transpose2d_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Paint on a picture that has room for everything, `output_pad` rows and columns more at the bottom and
-# right. Then cut `pad` from each side.
+# Paint on a picture that has room for everything, `output_pad` rows and columns more at the bottom and right.
+# Then cut `pad` from each side.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
 # The large picture has (H - 1) * stride + KH + output_pad rows. Backward: put `dy` where the cut was, in a
-# large picture of zeros, and go through the loops of `paint_backward`. (With pad = 0, `[pad:-pad]` is
-# empty: write `[pad : pad + height]`.)
+# large picture of zeros, and go through the loops of `paint_backward`. (With pad = 0, `[pad:-pad]` is empty:
+# write `[pad : pad + height]`.)
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -472,8 +475,8 @@ for size in (2, 3, 4, 5):
 
 # %% [markdown]
 # With a kernel of 3: once, twice, once, twice. The paintings overlap **unevenly**, because 3 is not a
-# multiple of 2. In two dimensions the counts multiply, and there are pixels that are painted once, twice,
-# and four times:
+# multiple of 2. In two dimensions the counts multiply, and there are pixels that are painted once, twice, and
+# four times:
 
 # %%
 counts = {}
@@ -484,8 +487,8 @@ show(**counts)
 
 # %% [markdown]
 # A kernel of 4 is even *if all its weights are equal*. They are not. Look at it from the output: pixels in
-# even rows and columns see other taps of the kernel than the pixels beside them. Output pixels come in $2
-# \times 2 = 4$ kinds, and each kind has *a convolution of its own*. If the input is constant, each kind
+# even rows and columns see other taps of the kernel than the pixels beside them. Output pixels come in
+# $2 \times 2 = 4$ kinds, and each kind has *a convolution of its own*. If the input is constant, each kind
 # shows the sum of its own taps, and four different sums repeated everywhere are a grid:
 
 # %% tags=["check"]
@@ -497,9 +500,9 @@ y = paint(np.ones((1, 6, 6, 1)), linear[:, :, None, None], 2)[0, 4:6, 4:6, 0]
 print(f"linear weights, constant input: {y.ravel()}")
 
 # %% [markdown]
-# So a transposed convolution *can* be even: with the weights of linear interpolation all four sums are
-# equal. But nothing makes them equal. Training has to find equal sums, which it does only nearly, and the
-# eye sees the rest on every smooth surface.
+# So a transposed convolution *can* be even: with the weights of linear interpolation all four sums are equal.
+# But nothing makes them equal. Training has to find equal sums, which it does only nearly, and the eye sees
+# the rest on every smooth surface.
 #
 # ## Nearest enlargement: fixed rule first, then learn
 #
@@ -518,8 +521,8 @@ print("dx", dx.ravel(), "from dy", *np.arange(8).reshape(2, 4))
 # %% [markdown]
 # Does training not take the grid away? Try. Three tiny networks learn to enlarge photos to twice the size:
 # one convolution to 16 channels, ReLU, and then one of the three ways to three colours. (`Adam` is descent
-# with a step of its own for each number; lesson 12 derives it.) After each step we enlarge a picture that
-# is *constant*, and measure in grey levels how far the four kinds of output pixels are apart.
+# with a step of its own for each number; lesson 12 derives it.) After each step we enlarge a picture that is
+# *constant*, and measure in grey levels how far the four kinds of output pixels are apart.
 
 # %%
 files = sorted(PHOTOS.glob("*.jpg"))
@@ -572,24 +575,24 @@ show(
 )
 
 # %% [markdown]
-# The transposed convolution starts with a grid, makes it *worse* at first, and is not quite rid of it at
-# the end: look at the dark ground. The other two have none, at any step, whatever their weights. (How to do
-# it large: replace 64 by 256 and 32 by 128 where `large` and `small` are made.) The price: the convolution
-# now works on the *large* picture, with 9 products for each output pixel where painting needs only 9/4.
+# The transposed convolution starts with a grid, makes it *worse* at first, and is not quite rid of it at the
+# end: look at the dark ground. The other two have none, at any step, whatever their weights. (How to do it
+# large: replace 64 by 256 and 32 by 128 where `large` and `small` are made.) The price: the convolution now
+# works on the *large* picture, with 9 products for each output pixel where painting needs only 9/4.
 #
 # ## What nearest enlargement leaves
 #
-# Look closely, and a texture of small squares may remain. Take the finest texture that the small picture
-# can hold, $+1, -1, +1, -1$. Enlarged, it becomes $+1, +1, -1, -1$: a hard square wave, which the ReLU
-# behind it turns into threads two and four pixels apart.
+# Look closely, and a texture of small squares may remain. Take the finest texture that the small picture can
+# hold, $+1, -1, +1, -1$. Enlarged, it becomes $+1, +1, -1, -1$: a hard square wave, which the ReLU behind it
+# turns into threads two and four pixels apart.
 #
 # **Smooth enlargement** mixes every new pixel from five old ones in each direction, with these weights (in
 # 64ths) for the first and the second of each two new pixels:
 #
 # $$5, 20, 26, 12, 1 \qquad \text{and} \qquad 1, 12, 26, 20, 5$$
 #
-# Both add up to 64, so that a constant stays a constant. **Predict before you run:** what becomes of $+1,
-# -1, +1, -1$? Add with alternating signs: $5 - 20 + 26 - 12 + 1$.
+# Both add up to 64, so that a constant stays a constant. **Predict before you run:** what becomes of
+# $+1, -1, +1, -1$? Add with alternating signs: $5 - 20 + 26 - 12 + 1$.
 
 # %% tags=["check"]
 alternating = np.tile([1.0, -1.0], 8)
@@ -644,9 +647,9 @@ for size in (3, 4):
 show(**arrives)
 
 # %% [markdown]
-# Max pooling is no better: one pixel of four gets all. Whoever changes *pixels* by such gradients, as
-# lessons 8 and 10 do, finds traces of it in the picture. A loss on neighbouring pixels (total variation)
-# smooths them.
+# Max pooling is no better: one pixel of four gets all. Whoever changes *pixels* by such gradients, as lessons
+# 8 and 10 do, finds traces of it in the picture. A loss on neighbouring pixels (total variation) smooths
+# them.
 #
 # ## What you have seen
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 7. Norms
 #
-# **After this lesson you can** derive the gradient of a normalisation in three steps, say what batch norm
-# and instance norm take away, and change a painting's style with a few thousand numbers.
+# **After this lesson you can** derive the gradient of a normalisation in three steps, say what batch norm and
+# instance norm take away, and change a painting's style with a few thousand numbers.
 #
 # About 50 minutes. You need lessons 1 and 2, and the convolution of lesson 5.
 
@@ -40,19 +40,18 @@ show(**{name: net.forward(cat[None], style=name)[0] for name in names})
 #
 # ## Take the mean away, divide by the spread
 #
-# Take one channel of one picture: $M$ numbers $x_1 \dots x_M$. Their **mean** is $\mu$. Their **variance**
-# is the mean of the squared distances from $\mu$, and its root $\sigma$, the **standard deviation** (std),
-# is the usual distance from the mean:
+# Take one channel of one picture: $M$ numbers $x_1 \dots x_M$. Their **mean** is $\mu$. Their **variance** is
+# the mean of the squared distances from $\mu$, and its root $\sigma$, the **standard deviation** (std), is
+# the usual distance from the mean:
 #
 # $$\mu = \frac{1}{M}\sum_i x_i, \qquad \sigma^2 = \frac{1}{M}\sum_i (x_i - \mu)^2$$
 #
-# To **normalise** means to take the mean away and to divide by the std. The result has mean 0 and variance
-# 1:
+# To **normalise** means to take the mean away and to divide by the std. The result has mean 0 and variance 1:
 #
 # $$\hat x_i = \frac{x_i - \mu}{\sigma}$$
 #
-# A channel that is constant has $\sigma = 0$. So a tiny $\epsilon = 10^{-5}$ is added to the variance
-# before the root.
+# A channel that is constant has $\sigma = 0$. So a tiny $\epsilon = 10^{-5}$ is added to the variance before
+# the root.
 
 
 # %%
@@ -69,8 +68,8 @@ def visible(normalised):
 
 
 # %% [markdown]
-# **Predict before you run:** here are the cat, and the cat with a third of the contrast and in fog. What
-# will be left of the difference after each has been normalised?
+# **Predict before you run:** here are the cat, and the cat with a third of the contrast and in fog. What will
+# be left of the difference after each has been normalised?
 
 # %%
 foggy = 0.33 * cat + 150
@@ -82,14 +81,14 @@ show(
 )
 
 # %% [markdown]
-# Nothing. If every $x_i$ becomes $a x_i + c$ with a positive $a$, then $\mu$ becomes $a \mu + c$ and
-# $\sigma$ becomes $a \sigma$, and
+# Nothing. If every $x_i$ becomes $a x_i + c$ with a positive $a$, then $\mu$ becomes $a \mu + c$ and $\sigma$
+# becomes $a \sigma$, and
 #
 # $$\frac{(a x_i + c) - (a \mu + c)}{a \sigma} = \frac{x_i - \mu}{\sigma}$$
 #
 # Contrast $a$ and brightness $c$ cancel. They are the two parameters that lesson 1 looked for in a dark
-# photo. A norm takes them away without a search. Each colour has its own mean and std, so a colour cast
-# goes as well: the warm light on the cat has gone.
+# photo. A norm takes them away without a search. Each colour has its own mean and std, so a colour cast goes
+# as well: the warm light on the cat has gone.
 
 # %% tags=["check"]
 difference = abs(normalise(cat.astype(float), (0, 1))[0] - normalise(foggy.astype(float), (0, 1))[0]).max()
@@ -99,8 +98,8 @@ print(f"largest difference of the two: {difference:.4f}")
 # ## Why a network wants this
 #
 # **For learning.** After a norm, the numbers of every layer have the same size, whatever the kernels before
-# it did. Steps that suit one layer suit the next. (Lesson 1: a learning rate that is right for one
-# direction may be far too large for another.)
+# it did. Steps that suit one layer suit the next. (Lesson 1: a learning rate that is right for one direction
+# may be far too large for another.)
 #
 # **For painting.** The strokes of a painting have the contrast of the *painting*. A photo in fog should be
 # painted as boldly as one in sunshine. Without norms, the network would have to learn this from examples.
@@ -206,10 +205,9 @@ show(
 )
 
 # %% [markdown]
-# With the gammas of The Scream the strokes become broad, with its betas the colours turn warm, and neither
-# is The Scream: gammas and betas were trained together. The last layers hold most of the colour, the middle
-# ones much of the strokes, the first ones little. And a row *between* two rows is a style between two
-# styles:
+# With the gammas of The Scream the strokes become broad, with its betas the colours turn warm, and neither is
+# The Scream: gammas and betas were trained together. The last layers hold most of the colour, the middle ones
+# much of the strokes, the first ones little. And a row *between* two rows is a style between two styles:
 
 # %%
 mixed = {}
@@ -218,8 +216,9 @@ for share in (0.25, 0.5, 0.75):
 show(**mixed)
 
 # %% [markdown]
-# (How to do it large: `size=384` for `square` in the first cell, or in a shell `tinynst stylize your.jpg
-# --style "starry_night:0.5 the_scream:0.5"`. Lesson 14 learns a row for your own painting.)
+# (How to do it large: `size=384` for `square` in the first cell, or in a shell
+# `tinynst stylize your.jpg --style "starry_night:0.5 the_scream:0.5"`. Lesson 14 learns a row for your own
+# painting.)
 #
 # ## The gradient: who depends on whom
 #
@@ -229,8 +228,8 @@ show(**mixed)
 #
 # $$d\beta = \sum_i dy_i, \qquad d\gamma = \sum_i dy_i\, \hat x_i$$
 #
-# For $dx$ one must take care. Change *one* pixel of the input. Then $\mu$ and $\sigma$ change, and with
-# them *every* pixel of the output:
+# For $dx$ one must take care. Change *one* pixel of the input. Then $\mu$ and $\sigma$ change, and with them
+# *every* pixel of the output:
 
 # %%
 rng = np.random.default_rng(0)
@@ -249,8 +248,8 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# All others have moved, some more and some less, though only pixel 3 was touched. So there are **three
-# ways** from $x_i$ to the loss:
+# All others have moved, some more and some less, though only pixel 3 was touched. So there are **three ways**
+# from $x_i$ to the loss:
 #
 # ```
 #  x_i ──────────────────────────►  x^_i ──► y_i ──► loss       1. directly
@@ -258,8 +257,8 @@ plt.show()
 #  x_i ──► variance ──► std ─────►  every x^_j ────► loss       3. through the std
 # ```
 #
-# We follow them one by one, and add. First the step that all share: $y_i = \gamma \hat x_i + \beta$, so
-# what arrives at $\hat x_i$ is
+# We follow them one by one, and add. First the step that all share: $y_i = \gamma \hat x_i + \beta$, so what
+# arrives at $\hat x_i$ is
 #
 # $$g_i = \gamma\, dy_i$$
 #
@@ -345,9 +344,9 @@ print(f"{'against the library':20} largest difference {np.round(abs(total - libr
 # ## What the two terms are for
 #
 # There is a second way to see the formula. Adding a constant to all $x_i$ changes nothing in $y$. So the
-# gradient may not have a part in that direction: the sum of all $dx_i$ must be 0. Scaling $x$ changes
-# nothing either, so the sum of $dx_i \hat x_i$ must be 0, too (nearly, because of $\epsilon$). Look what
-# each term does to these two sums:
+# gradient may not have a part in that direction: the sum of all $dx_i$ must be 0. Scaling $x$ changes nothing
+# either, so the sum of $dx_i \hat x_i$ must be 0, too (nearly, because of $\epsilon$). Look what each term
+# does to these two sums:
 
 # %% tags=["check"]
 x_hat, _ = normalise(x, (1, 2))
@@ -381,15 +380,15 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# The peak, which leaves the frame, is way 1: the pixel itself. Way 2 is the same for all. Way 3 has the
-# shape of the picture, upside down: to raise this bright pixel relative to the std, make the other bright
-# ones less bright.
+# The peak, which leaves the frame, is way 1: the pixel itself. Way 2 is the same for all. Way 3 has the shape
+# of the picture, upside down: to raise this bright pixel relative to the std, make the other bright ones less
+# bright.
 #
 # ## Exercise: instance norm
 #
-# Normalise each channel of *each image* on its own: the $M$ numbers are all pixels of one image, so the
-# means go over the axes 1 and 2. This is **instance norm** (Ulyanov, Vedaldi and Lempitsky, 2016). But
-# `gamma` and `beta` are one for each channel, for all images.
+# Normalise each channel of *each image* on its own: the $M$ numbers are all pixels of one image, so the means
+# go over the axes 1 and 2. This is **instance norm** (Ulyanov, Vedaldi and Lempitsky, 2016). But `gamma` and
+# `beta` are one for each channel, for all images.
 #
 # Shapes, for example: x (3, 5, 7, 2), gamma (2,), beta (2,) gives y (3, 5, 7, 2). Derive before you write:
 # close your eyes and name the three ways.
@@ -408,6 +407,8 @@ def instance_norm_backward(dy, cache):
 
 # %%
 check("instance_norm", instance_norm, instance_norm_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("instance_norm", instance_norm, instance_norm_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -418,8 +419,8 @@ check("instance_norm", instance_norm, instance_norm_backward)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With g = gamma * dy and means over axes 1 and 2: dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std.
-# dgamma and dbeta are sums over axes 0, 1 and 2.
+# With g = gamma * dy and means over axes 1 and 2: dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std. dgamma
+# and dbeta are sums over axes 0, 1 and 2.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -486,8 +487,8 @@ show(
 # Instance norm (right) takes it away. To tell cats from dogs, it may help to know which photo of a batch is
 # darker. To paint, it does not.
 #
-# Batch norm also couples the images. **Predict before you run:** the loss depends only on image 0. Does
-# image 1 get a gradient?
+# Batch norm also couples the images. **Predict before you run:** the loss depends only on image 0. Does image
+# 1 get a gradient?
 
 # %% tags=["check"]
 dy = rng.normal(size=x.shape)
@@ -542,14 +543,14 @@ plt.show()
 #
 # One trap: the batch is a *sample* of all photos, and the spread around a sample's own mean is a little too
 # small. With $M$ numbers, the variance is on average too small by $\frac{M-1}{M}$. The convention, as in
-# PyTorch: $y$ is made with the variance divided by $M$, the running variance learns the one divided by $M -
-# 1$.
+# PyTorch: $y$ is made with the variance divided by $M$, the running variance learns the one divided by
+# $M - 1$.
 #
 # ## The same painter with batch norm
 #
 # No network with batch norm ships for painting, but we can make one. We take the kernels and the row of The
-# Starry Night, put them in a network with batch norm, and let it collect its running statistics from
-# photos. Only the source of mean and std is different.
+# Starry Night, put them in a network with batch norm, and let it collect its running statistics from photos.
+# Only the source of mean and std is different.
 
 # %%
 batch_net = style_net(norm="batch", upsample="smooth", padding="each")
@@ -593,6 +594,8 @@ def batch_norm_backward(dy, cache):
 
 # %%
 check("batch_norm", batch_norm, batch_norm_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("batch_norm", batch_norm, batch_norm_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -604,8 +607,8 @@ check("batch_norm", batch_norm, batch_norm_backward)
 # <details><summary>Hint 2</summary>
 #
 # With M = x.size / C: `running_var *= 1 - momentum`, then `running_var += momentum * var * M / (M - 1)`. In
-# training dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = gamma * dy and means over axes 0, 1,
-# 2; otherwise dx = g / std.
+# training dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = gamma * dy and means over axes 0, 1, 2;
+# otherwise dx = g / std.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -645,7 +648,7 @@ check("batch_norm", batch_norm, batch_norm_backward)
 # - A style of the gallery is 3,200 gammas and betas. Mix them, and the styles mix.
 #
 # **In the paper:** the supplement's Tables 1 and 2; every convolution but the last is followed by a norm
-# (there: batch norm). **In the library:** `ops/instance_norm.py` with `conditional_instance_norm` for
-# several styles, `ops/batch_norm.py`, and `ops/fast/statistics.py` for what they share.
+# (there: batch norm). **In the library:** `ops/norms.py` holds both, and `conditional_instance_norm` for
+# several styles; `ops/fast/norms.py` computes the same numbers faster.
 #
 # **Next:** what does the critic, VGG-16, see in a photo?

@@ -4,9 +4,9 @@
 # **After this lesson you can** say in numbers how a painting is painted, derive the gradient of these
 # numbers, and paint Starry Night without a scene, from noise.
 #
-# Lesson 4 compared *what* two pictures show, place by place. A painting's style is something else: it is
-# the same in every corner. You need lessons 1 to 4; VGG is used here as a function from a picture to
-# features. About 50 minutes.
+# Lesson 4 compared *what* two pictures show, place by place. A painting's style is something else: it is the
+# same in every corner. You need lessons 1 to 4; VGG is used here as a function from a picture to features.
+# About 50 minutes.
 
 # %%
 import matplotlib.pyplot as plt
@@ -21,11 +21,11 @@ from tinynst.tools.optimize import descend, noise
 # %% [markdown]
 # ## Which belong together?
 #
-# Here are eight squares, two from each of four paintings: one from its left side and one from its right.
-# They do not overlap.
+# Here are eight squares, two from each of four paintings: one from its left side and one from its right. They
+# do not overlap.
 #
-# **Predict before you run the cells below:** which are pairs? And how did you know, with hardly an object
-# in common?
+# **Predict before you run the cells below:** which are pairs? And how did you know, with hardly an object in
+# common?
 
 # %%
 names = ("starry_night", "pere_tanguy", "langlois_bridge", "harvest_at_la_crau")
@@ -45,13 +45,13 @@ show(**{f"square {k}": squares[k] for k in order})
 #
 # ## What happens together
 #
-# A layer of VGG gives features $f$ of shape $(H, W, C)$: at each of $H \times W$ places, $C$ numbers that
-# say how strongly $C$ patterns are present there. Put the places one below the other, and $f$ is a table
-# $F$ with $HW$ rows and $C$ columns.
+# A layer of VGG gives features $f$ of shape $(H, W, C)$: at each of $H \times W$ places, $C$ numbers that say
+# how strongly $C$ patterns are present there. Put the places one below the other, and $f$ is a table $F$ with
+# $HW$ rows and $C$ columns.
 #
-# One could forget the places by taking the mean of each column: how much blue, how many curved edges. But
-# a style is not "some blue and some curves". It is *blue curves*. What counts is which features are large
-# **at the same place**.
+# One could forget the places by taking the mean of each column: how much blue, how many curved edges. But a
+# style is not "some blue and some curves". It is *blue curves*. What counts is which features are large **at
+# the same place**.
 #
 # Here are two pictures of $3 \times 3$ places with two features each, "blue" and "curved". White is 1 and
 # black is 0. Both features have the same mean in both pictures.
@@ -91,8 +91,8 @@ one_by_one = sum(f[0, i, j, 0] * f[0, i, j, 2] for i in range(4) for j in range(
 print(f"matrix product {G[0, 2]:.6f}, loop {one_by_one:.6f}, library {ops.gram_matrix(f)[0][0, 0, 2]:.6f}")
 
 # %% [markdown]
-# Here are two real ones, from the second layer of VGG with its 64 features. The first two squares are of
-# one painting, the third is of another.
+# Here are two real ones, from the second layer of VGG with its 64 features. The first two squares are of one
+# painting, the third is of another.
 
 # %%
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -117,8 +117,8 @@ plt.show()
 
 # %% [markdown]
 # (Drawn is the square root, so that small values can be seen.) Bright lines are features that are strong
-# everywhere. How many numbers is a style, in all four layers that the paper uses? Each matrix is
-# symmetric, so half of it and the diagonal suffice:
+# everywhere. How many numbers is a style, in all four layers that the paper uses? Each matrix is symmetric,
+# so half of it and the diagonal suffice:
 
 # %% tags=["check"]
 channels = {layer: f.shape[3] for layer, f in features(squares[0]).items()}
@@ -129,14 +129,14 @@ print(channels, f"{sum(c * (c + 1) // 2 for c in channels.values()):,} numbers")
 #
 # ## A distance of styles
 #
-# The difference of two styles is the difference of their Gram matrices. Take all squared differences and
-# add them:
+# The difference of two styles is the difference of their Gram matrices. Take all squared differences and add
+# them:
 #
 # $$L_\text{style} = \| G(y) - G(t) \|_F^2 = \sum_{a,b} \left( G_{ab}(y) - G_{ab}(t) \right)^2$$
 #
-# That is equation 4. (The $F$ stands for Frobenius: all entries squared and added.) For a fair comparison
-# of four layers with numbers of very different sizes, we divide by the sizes of both. Let us see which
-# squares belong together, by style and by the feature loss of lesson 4.
+# That is equation 4. (The $F$ stands for Frobenius: all entries squared and added.) For a fair comparison of
+# four layers with numbers of very different sizes, we divide by the sizes of both. Let us see which squares
+# belong together, by style and by the feature loss of lesson 4.
 
 
 # %%
@@ -224,22 +224,21 @@ for name, picture in variants.items():
 
 # %% [markdown]
 # By features, all four are nearly as far from the original as another painting would be. By style, a shift is
-# next to nothing, although nearly every pixel has changed. (It is not exactly nothing: at the borders and
-# at the seam there are new neighbours.) Tiles of 32 keep most of the style, tiles of 8 cut through every
-# stroke, and single pixels keep only the colours: their distance is as large as that of another painting.
+# next to nothing, although nearly every pixel has changed. (It is not exactly nothing: at the borders and at
+# the seam there are new neighbours.) Tiles of 32 keep most of the style, tiles of 8 cut through every stroke,
+# and single pixels keep only the colours: their distance is as large as that of another painting.
 #
-# That is what the Gram matrix keeps: **patterns as large as what one feature sees**. Larger things, and
-# where they are, are forgotten.
+# That is what the Gram matrix keeps: **patterns as large as what one feature sees**. Larger things, and where
+# they are, are forgotten.
 #
 # ## The gradient of the Gram matrix
 #
-# To walk down the style loss we need its gradient, in two steps: loss $\to G \to F$. Begin with the
-# second. The upstream gradient is `dG`, which says how much the loss grows when each entry of $G$ grows.
+# To walk down the style loss we need its gradient, in two steps: loss $\to G \to F$. Begin with the second.
+# The upstream gradient is `dG`, which says how much the loss grows when each entry of $G$ grows.
 #
 # Think of one number first. If $g = f^2 / n$ and $f$ grows by $\epsilon$, then $g$ grows by
-# $2 f \epsilon / n$. The 2 is there because $f$ stands *twice* in $f \cdot f$, and each side gives one $f
-# \epsilon$. The
-# same happens now with a table. If $F$ changes by a small $\delta F$,
+# $2 f \epsilon / n$. The 2 is there because $f$ stands *twice* in $f \cdot f$, and each side gives one
+# $f \epsilon$. The same happens now with a table. If $F$ changes by a small $\delta F$,
 #
 # $$\delta G_{ab} = \frac1n \sum_p \left( \delta F_{pa}\, F_{pb} + F_{pa}\, \delta F_{pb} \right),
 #   \qquad n = CHW$$
@@ -252,8 +251,8 @@ for name, picture in variants.items():
 #   \frac1n \sum_{a,b,p} dG_{ab}\, F_{pa}\, \delta F_{pb}$$
 
 # %% [markdown]
-# The gradient with respect to $F_{pc}$ is what stands in front of $\delta F_{pc}$. In the first sum this
-# is the terms with $a = c$, in the second those with $b = c$:
+# The gradient with respect to $F_{pc}$ is what stands in front of $\delta F_{pc}$. In the first sum this is
+# the terms with $a = c$, in the second those with $b = c$:
 #
 # $$dF_{pc} = \frac1n \Big( \underbrace{\sum_b F_{pb}\, dG_{cb}}_{(F\, dG^T)_{pc}} +
 #   \underbrace{\sum_a F_{pa}\, dG_{ac}}_{(F\, dG)_{pc}} \Big)$$
@@ -282,8 +281,8 @@ print(f"formula {dF[place]:.6f}, differences {by_differences:.6f}, library {by_l
 # %% [markdown]
 # ## Exercise: the Gram matrix
 #
-# Write forward and backward for a batch of $N$ pictures. NumPy's `@` multiplies the last two axes and
-# leaves the first alone.
+# Write forward and backward for a batch of $N$ pictures. NumPy's `@` multiplies the last two axes and leaves
+# the first alone.
 
 
 # %% tags=["exercise", "gram"]
@@ -299,12 +298,14 @@ def gram_matrix_backward(dgram, cache):
 
 # %%
 check("gram_matrix", gram_matrix, gram_matrix_backward)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("gram_matrix", gram_matrix, gram_matrix_backward)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `f.reshape(n, h * w, c)` is the table of each picture. Which axes must be swapped for $F^T$? Backward
-# needs the table and the shape.
+# `f.reshape(n, h * w, c)` is the table of each picture. Which axes must be swapped for $F^T$? Backward needs
+# the table and the shape.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -336,8 +337,8 @@ check("gram_matrix", gram_matrix, gram_matrix_backward)
 #
 # $$dG = 2\,(G - G_t)$$
 #
-# Put this in place of the upstream gradient. $G$ and $G_t$ are symmetric, so that $dG^T = dG$, and both
-# paths give the same:
+# Put this in place of the upstream gradient. $G$ and $G_t$ are symmetric, so that $dG^T = dG$, and both paths
+# give the same:
 #
 # $$dF = \frac{1}{CHW} F \cdot 2\,dG = \frac{4}{CHW}\, F\, (G - G_t)$$
 #
@@ -362,6 +363,8 @@ def style_loss(f, target_gram):
 
 # %%
 check("style_loss", style_loss)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("style_loss", style_loss)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -407,8 +410,8 @@ print(f"formula {df[place]:.6f}, differences {by_differences:.6f}, library {by_l
 # those of the painting, go backward through VGG to the pixels, take a step. No photo, no content: whatever
 # appears is style.
 #
-# `StyleObjective` adds the four losses and returns the gradient with respect to the pixels. `descend`
-# walks down. (It uses L-BFGS, a descent that finds its own step lengths. Lesson 10 opens it.)
+# `StyleObjective` adds the four losses and returns the gradient with respect to the pixels. `descend` walks
+# down. (It uses L-BFGS, a descent that finds its own step lengths. Lesson 10 opens it.)
 #
 # **Predict before you run:** will there be stars? A village? A sky above and a ground below?
 
@@ -442,9 +445,9 @@ axes.set_ylabel("style loss, weighted")
 plt.show()
 
 # %% [markdown]
-# The loss falls by a factor of several hundred. There are swirls, and round yellow lights; but no sky
-# above and no ground below, and no village: these are places. It is Starry Night as a
-# material, as if printed on cloth. The squares at the beginning were told apart by nothing else.
+# The loss falls by a factor of several hundred. There are swirls, and round yellow lights; but no sky above
+# and no ground below, and no village: these are places. It is Starry Night as a material, as if printed on
+# cloth. The squares at the beginning were told apart by nothing else.
 #
 # ## One layer after the other
 #
@@ -458,9 +461,9 @@ show(**by_depth)
 
 # %% [markdown]
 # The first layer sees 5 x 5 pixels: the colours are right, and they stand in shapeless spots. The second,
-# with 14 x 14, adds strokes that lie side by side. The third, with 40 x 40, bends them together to curls
-# and gathers them round lights.
-# (Nothing punished larger forms; they were not asked for.) The paper uses all four.
+# with 14 x 14, adds strokes that lie side by side. The third, with 40 x 40, bends them together to curls and
+# gathers them round lights. (Nothing punished larger forms; they were not asked for.) The paper uses all
+# four.
 #
 # ## Other hands
 #
@@ -473,13 +476,13 @@ for name in ("pere_tanguy", "langlois_bridge", "harvest_at_la_crau"):
 show(**others)
 
 # %% [markdown]
-# You know the hand at once. In the second you also see the limit: a small painting has few things in it,
-# and they come back almost whole. What is as small as the patch that a feature sees counts as style.
+# You know the hand at once. In the second you also see the limit: a small painting has few things in it, and
+# they come back almost whole. What is as small as the patch that a feature sees counts as style.
 #
 # ## Do it large
 #
-# The command does the same at any size, first small and then larger, which gives large forms as well as
-# fine strokes. On a processor with two cores this takes some minutes:
+# The command does the same at any size, first small and then larger, which gives large forms as well as fine
+# strokes. On a processor with two cores this takes some minutes:
 #
 # ```sh
 # tinynst optimize texture --style mine.jpg --size 256 --scales 2 --iterations 200
@@ -494,10 +497,10 @@ show(**others)
 #   $dG = 2\,(G - G_t)$, which makes $dF = 4\,F\,(G - G_t)/(CHW)$.
 # - A picture from noise that follows this gradient becomes the painting's texture, without its scene.
 #
-# **In the paper:** section 3.2, equations 3 and 4; the figures of style reconstruction show what you saw
-# with one layer after the other. **In the library:** `ops/gram.py` has both functions, `losses.style_loss`
-# is equation 4, `StyleObjective` weights and adds the layers (it divides equation 4 by $C^2$, so that one
-# weight suits them all), and `tools/optimize.py` holds `descend`.
+# **In the paper:** section 3.2, equations 3 and 4; the figures of style reconstruction show what you saw with
+# one layer after the other. **In the library:** `ops/gram.py` has both functions, `losses.style_loss` is
+# equation 4, `StyleObjective` weights and adds the layers (it divides equation 4 by $C^2$, so that one weight
+# suits them all), and `tools/optimize.py` holds `descend`.
 #
-# **Next:** both losses at once. The photo gives the content, the painting the style, and the picture is
-# the parameter.
+# **Next:** both losses at once. The photo gives the content, the painting the style, and the picture is the
+# parameter.

@@ -1,13 +1,12 @@
 # %% [markdown]
 # # 12. Train it
 #
-# **After this lesson you can** train the painting network with a loop of twelve lines that hides nothing,
-# and you know what
-# Adam does in each of its steps.
+# **After this lesson you can** train the painting network with a loop of twelve lines that hides nothing, and
+# you know what Adam does in each of its steps.
 #
-# Everything is there: photos, a painting, a network, VGG-16 that looks at the result, losses, gradients.
-# Now they are put together. About 45
-# minutes, of which a minute and a half is training. You need the lessons before.
+# Everything is there: photos, a painting, a network, VGG-16 that looks at the result, losses, gradients. Now
+# they are put together. About 45 minutes, of which a minute and a half is training. You need the lessons
+# before.
 
 # %%
 import time
@@ -29,8 +28,7 @@ show(photo=cat, painting=painting)
 # ## The parts
 #
 # **The network** paints. We take a small one: 8 channels in its first layer where the paper has 32. With
-# random weights, it turns
-# the cat into something without meaning.
+# random weights, it turns the cat into something without meaning.
 
 # %%
 net = style_net(width=8, upsample="nearest", padding="each", seed=0)
@@ -40,11 +38,9 @@ print(repr(net))
 show(photo=cat, before_training=net.forward(cat[None])[0])
 
 # %% [markdown]
-# **The critic.** VGG-16 has been trained to tell objects apart, and it is never changed here. It looks at
-# the result, and the
-# objective compares what it sees: at `relu3_3` with what it sees in the *photo* (content), and at four
-# layers the Gram matrices with those
-# of the *painting* (style, lesson 9).
+# **The critic.** VGG-16 has been trained to tell objects apart, and it is never changed here. It looks at the
+# result, and the objective compares what it sees: at `relu3_3` with what it sees in the *photo* (content),
+# and at four layers the Gram matrices with those of the *painting* (style, lesson 9).
 
 # %%
 vgg = VGG16.load()
@@ -56,10 +52,9 @@ print({name: f"{value:,.0f}" for name, value in terms.items()})
 print("and the gradient with respect to every pixel of the result:", dy.shape)
 
 # %% [markdown]
-# **The photos.** The network must paint *any* photo, so it sees another one in each step: random squares,
-# cut out of the 80 photos that
-# ship, half of them mirrored. There are no right answers in the data. The photo itself is the target for
-# content, the painting for style.
+# **The photos.** The network must paint *any* photo, so it sees another one in each step: random squares, cut
+# out of the 80 photos that ship, half of them mirrored. There are no right answers in the data. The photo
+# itself is the target for content, the painting for style.
 
 # %%
 dataset = photos.open_dataset(PHOTOS, side=128)
@@ -70,10 +65,9 @@ show(*example)
 # %% [markdown]
 # ## The loop
 #
-# Here is all of training. Read it aloud: a batch of photos; the network paints them; the critic gives a
-# loss, and its gradient
-# with respect to the painted pixels; the gradient goes backward through the network; the optimiser changes
-# the weights.
+# Here is all of training. Read it aloud: a batch of photos; the network paints them; the critic gives a loss,
+# and its gradient with respect to the painted pixels; the gradient goes backward through the network; the
+# optimiser changes the weights.
 
 
 # %%
@@ -116,19 +110,15 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Look at the two curves. The style loss falls by a factor of ten and more: at first nearly everything
-# about the picture's
-# texture is wrong. The content loss falls only a little, because the two want different things, and the
-# weights say how
-# much each counts. The result is a compromise, and the compromise is a painting. (Five minutes more would
-# sharpen it; the
-# networks that ship have had hours.)
+# Look at the two curves. The style loss falls by a factor of ten and more: at first nearly everything about
+# the picture's texture is wrong. The content loss falls only a little, because the two want different things,
+# and the weights say how much each counts. The result is a compromise, and the compromise is a painting.
+# (Five minutes more would sharpen it; the networks that ship have had hours.)
 #
-# Why does the loss jump from step to step? Each step sees other photos. The gradient of two photos is only
-# an estimate of the
-# gradient of all. Descent with such estimates is called **stochastic gradient descent**. Smaller batches
-# are noisier and cheaper. With a
-# fixed number of minutes, many noisy steps mostly win, so we take one photo a step.
+# Why does the loss jump from step to step? Each step sees other photos. The gradient of two photos is only an
+# estimate of the gradient of all. Descent with such estimates is called **stochastic gradient descent**.
+# Smaller batches are noisier and cheaper. With a fixed number of minutes, many noisy steps mostly win, so we
+# take one photo a step.
 #
 # ## What is in the gradient
 #
@@ -147,24 +137,22 @@ print(f"smallest: {smallest}, largest: {largest}, ratio {sizes[largest] / sizes[
 
 # %% [markdown]
 # (The smallest belongs to a constant that is added to a whole channel, and that the next norm takes away
-# again: its true
-# gradient is zero.)
+# again: its true gradient is zero.)
 #
 # With plain descent, one learning rate has to serve all of them. Too large for one is far too small for
-# another: the narrow valley of
-# lesson 1, in thousands of directions.
+# another: the narrow valley of lesson 1, in thousands of directions.
 #
 # ## Adam
 #
-# **Adam** (Kingma and Ba, 2014) gives each number a step of its own size. It keeps two running means for
-# each parameter.
+# **Adam** (Kingma and Ba, 2014) gives each number a step of its own size. It keeps two running means for each
+# parameter.
 #
 # The first is a running mean of the gradient, with $\beta_1 = 0.9$:
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g$$
 #
-# It averages over about the last $1 / (1 - \beta_1) = 10$ steps, so that the noise of single batches
-# partly cancels.
+# It averages over about the last $1 / (1 - \beta_1) = 10$ steps, so that the noise of single batches partly
+# cancels.
 #
 # The second is a running mean of the *squared* gradient, with $\beta_2 = 0.999$, over about a thousand steps:
 #
@@ -176,27 +164,25 @@ print(f"smallest: {smallest}, largest: {largest}, ratio {sizes[largest] / sizes[
 # $$p \leftarrow p - \text{lr} \cdot \frac{m}{\sqrt{v} + \epsilon}$$
 #
 # If the gradient has always the same sign, $m / \sqrt{v}$ is near 1, and the number moves by `lr` in every
-# step, *however large its
-# gradient is*. If the sign changes from step to step, $m$ is near 0 and the number rests. The tiny
-# $\epsilon$ avoids a division by zero.
+# step, *however large its gradient is*. If the sign changes from step to step, $m$ is near 0 and the number
+# rests. The tiny $\epsilon$ avoids a division by zero.
 #
 # ## The start
 #
 # Both means start at zero, and that makes the first steps wrong. Suppose the gradient is always $g$. After
-# one step $m = 0.1\, g$, which is
-# not the mean of what has been seen. In general, after $t$ steps,
+# one step $m = 0.1\, g$, which is not the mean of what has been seen. In general, after $t$ steps,
 #
 # $$m_t = (1 - \beta_1) \sum_{k=1}^{t} \beta_1^{t-k}\, g = (1 - \beta_1) \frac{1 - \beta_1^t}{1 -
 # \beta_1}\, g = (1 - \beta_1^t)\, g$$
 #
-# (a geometric series). So divide by $1 - \beta_1^t$, and the mean is right from the first step on. The
-# same for $v$:
+# (a geometric series). So divide by $1 - \beta_1^t$, and the mean is right from the first step on. The same
+# for $v$:
 #
 # $$\hat m = \frac{m}{1 - \beta_1^t}, \qquad \hat v = \frac{v}{1 - \beta_2^t}, \qquad
 #   p \leftarrow p - \text{lr} \cdot \frac{\hat m}{\sqrt{\hat v} + \epsilon}$$
 #
-# **Predict:** without the correction, is the first step too small or too large? ($m$ is 10 times too
-# small. And $\sqrt v$?)
+# **Predict:** without the correction, is the first step too small or too large? ($m$ is 10 times too small.
+# And $\sqrt v$?)
 
 # %% tags=["check"]
 b1, b2, g = 0.9, 0.999, 5.0
@@ -210,8 +196,7 @@ print(f"with correction:               {(m / (1 - b1)) / np.sqrt(v / (1 - b2)):.
 # ## Exercise: Adam
 #
 # Write the class. `parameters` is a dict of arrays that you change *in place* (`p -= ...`), because the
-# network holds the same
-# arrays. `gradients` has the same names.
+# network holds the same arrays. `gradients` has the same names.
 
 
 # %% tags=["exercise", "adam"]
@@ -226,6 +211,8 @@ class MyAdam:
 
 # %%
 check("Adam", MyAdam)
+# When it passes, keep it for lesson 13:
+# from tinynst import save; save("Adam", MyAdam)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -235,8 +222,8 @@ check("Adam", MyAdam)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# In `step`: `t += 1`; for each name update m and v, divide by `1 - beta ** t`, and `p -= lr * m_hat /
-# (np.sqrt(v_hat) + eps)`.
+# In `step`: `t += 1`; for each name update m and v, divide by `1 - beta ** t`, and
+# `p -= lr * m_hat / (np.sqrt(v_hat) + eps)`.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -264,8 +251,7 @@ check("Adam", MyAdam)
 # ## Does it matter?
 #
 # Plain descent and Adam, the same network, the same photos, 40 steps. For plain descent we look for a
-# learning rate that works, by powers of
-# ten, as one does in practice.
+# learning rate that works, by powers of ten, as one does in practice.
 
 
 # %%
@@ -300,8 +286,7 @@ plt.show()
 # ## Against optimising the picture itself
 #
 # In lesson 10 there was no network: L-BFGS moved the pixels of *one* picture. It gets a lower loss, and it
-# has to work again for each
-# photo. The network has done its work beforehand. How long does one photo take?
+# has to work again for each photo. The network has done its work beforehand. How long does one photo take?
 
 # %%
 from tinynst.tools.optimize import descend, noise  # noqa: E402
@@ -322,10 +307,9 @@ if equal:
     print(f"L-BFGS is as low as the network after {equal[0]} evaluations, {equal[1]:.1f} s")
 
 # %% [markdown]
-# A minute of training is equal to a few evaluations. The paper trained for 40,000 steps of four photos
-# with a network of 32 channels, and its nets are
-# equal to 50 to 100 evaluations, a thousand times faster than the optimisation that they replace. That is
-# what "real-time" in its title means.
+# A minute of training is equal to a few evaluations. The paper trained for 40,000 steps of four photos with a
+# network of 32 channels, and its nets are equal to 50 to 100 evaluations, a thousand times faster than the
+# optimisation that they replace. That is what "real-time" in its title means.
 #
 # ## Do it large
 #
@@ -336,9 +320,9 @@ if equal:
 # tinynst train --style mine.jpg
 # ```
 #
-# or here: `run = train(StyleSettings(style="mine.jpg", iterations=200, image_size=128))`, with `from
-# tinynst import train, StyleSettings`. The paper's way,
-# on a GPU: `tinynst train --style mine.jpg --content photos/ --device cuda`.
+# or here: `run = train(StyleSettings(style="mine.jpg", iterations=200, image_size=128))`, with
+# `from tinynst import train, StyleSettings`. The paper's way, on a GPU:
+# `tinynst train --style mine.jpg --content photos/ --device cuda`.
 #
 # ## What you have seen
 #
@@ -348,7 +332,6 @@ if equal:
 # - Adam divides each gradient by its usual size, and corrects its two running means for their start at zero.
 #
 # **In the paper:** section 3 and equation 5. **In the library:** `training/loop.py` is this loop,
-# `training/style.py` says what a step is, `optim.py` holds
-# Adam.
+# `training/style.py` says what a step is, `optim.py` holds Adam.
 #
 # **Next:** the same loop on your own code.

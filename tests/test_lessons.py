@@ -54,3 +54,15 @@ def test_what_a_page_links_to_is_there(page):
     files = re.findall(r"`((?:tinynst|tests|lessons|weights)/[\w/.]+)`", text)
     missing += [name for name in files if not (LESSONS.parent / name).exists()]
     assert not missing
+
+
+FOLDERS = "ops|networks|training|tools|data|gradcheck|lessons|tests"
+FILES = rf"`((?:(?:{FOLDERS})/[\w/]+|losses|optim|layers|swap|settings|device)\.(?:py|md|h5|cu))`"
+
+
+@pytest.mark.parametrize("source", build.sources(), ids=lambda path: path.stem)
+def test_the_files_that_a_lesson_names_are_there(source):
+    named = re.findall(FILES, source.read_text())
+    root = LESSONS.parent
+    missing = [name for name in named if not ((root / "tinynst" / name).exists() or (root / name).exists())]
+    assert named and not missing

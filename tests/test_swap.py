@@ -113,6 +113,19 @@ def test_what_a_notebook_solved_is_saved_where_its_stub_is(tmp_path, capsys):
     assert f"saved: {tmp_path / 'conv.py'}" in capsys.readouterr().out
 
 
+def test_the_functions_that_a_solution_calls_are_saved_with_it(tmp_path):
+    calls = """
+def style_loss(f, target_gram):
+    gram, cache = gram_matrix(f)
+    df = gram_matrix_backward(2 * (gram - target_gram) / len(f), cache)
+    return ((gram - target_gram) ** 2).sum() / len(f), df
+"""
+    space = cell(SOLUTIONS["gram"] + calls)
+    assert tinynst.save("style_loss", space["style_loss"], folder=tmp_path).passed
+    text = (tmp_path / "style_loss.py").read_text()
+    assert 0 < text.index("def gram_matrix(") < text.index("def style_loss(")
+
+
 def test_what_does_not_pass_is_not_saved(tmp_path, capsys):
     wrong = cell(SOLUTIONS["relu"].replace("dy * (x > 0)", "dy"))
     assert not tinynst.save("relu", wrong["relu"], wrong["relu_backward"], folder=tmp_path).passed

@@ -52,8 +52,8 @@ def save(name, *functions, folder=exercises.STUBS):
 
         save("conv2d", conv2d, conv2d_backward)     # lessons/exercises/conv.py
 
-    The file gets `import numpy as np` and the text of the functions, or of the class, and nothing else: other
-    imports and helpers belong inside them. A file that does not pass is not written.
+    The file gets `import numpy as np` and the text of the functions, or of the class, with the functions of
+    the same notebook that they call. Other imports belong inside them. What does not pass is not written.
     """
     grade = check(name, *functions)
     if not grade.passed:
@@ -65,7 +65,7 @@ def save(name, *functions, folder=exercises.STUBS):
         for wish, function in zip(wanted, functions, strict=True)
         if wish != function.__name__
     ]
-    parts = ["import numpy as np  # noqa: F401\n", *map(_source, functions), *renamed]
+    parts = ["import numpy as np  # noqa: F401\n", *map(_source, _with_helpers(functions)), *renamed]
     stub = re.compile(rf"^(def|class) {name}\b|^{name} = ", re.MULTILINE)
     files = sorted(Path(folder).glob("*.py"))
     path = next((each for each in files if stub.search(each.read_text(encoding="utf-8"))), None)
@@ -81,6 +81,20 @@ def save(name, *functions, folder=exercises.STUBS):
             )
     print(f"saved: {path}")
     return grade
+
+
+def _with_helpers(functions):
+    """`functions`, and before them the functions of the same module that they call."""
+    found = []
+    for function in functions:
+        methods = [m for m in vars(function).values() if inspect.isfunction(m)] or [function]
+        names = {name for method in methods for name in method.__code__.co_names}
+        known = methods[0].__globals__
+        called = [known[name] for name in sorted(names) if inspect.isfunction(known.get(name))]
+        called = [each for each in called if each.__module__ == function.__module__]
+        fresh = [each for each in called if each not in (*functions, *found)]
+        found += [each for each in _with_helpers(fresh) if each not in found]
+    return [*found, *functions]
 
 
 def _source(function):
