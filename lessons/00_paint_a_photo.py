@@ -54,7 +54,7 @@ for name, record in shipped.items():
 #
 # **Predict before you run:** how many networks does it take to paint in the others?
 
-# %%
+# %% tags=["cover"]
 gallery = load_style("great_wave")
 castle = images.load(PHOTOS / "neuschwanstein.jpg", size=144)
 names = [name for name in gallery.styles if name != "identity"]

@@ -183,7 +183,7 @@ path = descend(a=0.5, c=0.8, lr=0.5, steps=300)
 a, c = path[-1]
 print(f"start: loss {loss(*path[0]):.5f}   end: a = {a:.3f}, c = {c:.3f}, loss {loss(a, c):.5f}")
 
-# %%
+# %% tags=["cover"]
 figure, axes = plt.subplots(figsize=(6, 4))
 draw_landscape(axes)
 axes.plot(*path.T, ".-", color="white", markersize=3, linewidth=0.8)

@@ -55,7 +55,7 @@ dL_dc = dL_dv * 1.0
 dL_dw = dL_du * x
 dL_dx = dL_du * w
 
-# %%
+# %% tags=["cover"]
 figure, axes = plt.subplots(figsize=(11, 2.4))
 for place, (name, value, slope) in enumerate(
     [

@@ -132,7 +132,7 @@ print(f"library: value {value:.6f}, gradient {gradient[1, 2, 3, 4]:.6f}")
 # The best answer is the **mean of all possible answers**. Try it with the photo at 25 possible places, up to
 # two pixels away from the middle.
 
-# %%
+# %% tags=["cover"]
 possible = np.array([large[4 + i : 132 + i, 4 + j : 132 + j] for i in range(-2, 3) for j in range(-2, 3)])
 mean = possible.mean(axis=0)
 show(**{"one possible answer": possible[0], "best for the pixel loss": mean})

@@ -51,7 +51,7 @@ show(
 # %% [markdown]
 # **Predict:** which kernel would show *vertical* edges? Turn `down` by a quarter with `down.T` and look.
 
-# %%
+# %% tags=["cover"]
 show(horizontal_edges=128 + convolve_grey(grey, down), vertical_edges=128 + convolve_grey(grey, down.T))
 
 # %% [markdown]

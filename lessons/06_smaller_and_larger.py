@@ -24,7 +24,7 @@ grey = photo.mean(axis=2)
 # Here are three painting networks before any training. Their kernels are random. They differ in one thing
 # only: how they make pictures larger on the way to the last layer. We look at a part of the result, enlarged.
 
-# %%
+# %% tags=["cover"]
 untrained = {}
 for way in ("transpose", "nearest", "smooth"):
     net = style_net(width=8, upsample=way, padding="each", seed=3)

@@ -30,7 +30,7 @@ cat, gate = square("chelsea.jpg"), square("brandenburg_gate.jpg")
 # The network below holds 1.7 million numbers. For all four paintings, its convolutions are *the same*. Only
 # the numbers of its norms differ: 3,200 for each style.
 
-# %%
+# %% tags=["cover"]
 net = load_style("gallery")
 names = ("starry_night", "the_scream", "great_wave", "mondrian_1913")
 show(**{name: net.forward(cat[None], style=name)[0] for name in names})

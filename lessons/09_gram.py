@@ -434,7 +434,7 @@ painting = images.load(STYLES / "starry_night.jpg", size=128, side="long")
 result, values, way = texture(painting, evaluations=80, watch=(1, 5, 10, 20, 40))
 show(**way, **{"after 80": result}, columns=3)
 
-# %%
+# %% tags=["cover"]
 show(painting=painting, **{"style alone": result}, columns=2)
 
 # %%

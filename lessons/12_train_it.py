@@ -97,7 +97,7 @@ adam.rates = {
 losses, pictures = training(net, adam, 300, watch=(20, 80, 160))
 print(f"{len(losses)} steps in {time.perf_counter() - begin:.0f} s")
 
-# %%
+# %% tags=["cover"]
 show(photo=cat, **pictures, columns=5)
 
 # %%

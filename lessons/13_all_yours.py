@@ -423,7 +423,7 @@ print(f"float64, ten steps: the losses agree to nine digits: {np.allclose(double
 # One promise is left. The network that ships has been trained for hours; its weights are numbers in a file,
 # and they do not mind whose convolution they are multiplied by.
 
-# %%
+# %% tags=["cover"]
 names = use(mine)
 painted_by_you, seconds_of_yours = paint()
 print(f"library: {seconds_of_the_library:.2f} s, yours: {seconds_of_yours:.2f} s")

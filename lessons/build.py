@@ -1,4 +1,5 @@
-"""Make the notebooks from their sources: lessons/NN_name.py (py:percent) becomes NN_name.ipynb with outputs.
+"""Make the notebooks from their sources: lessons/NN_name.py (py:percent) becomes NN_name.ipynb with outputs,
+and the picture of its cell tagged "cover" becomes covers/NN_name.jpg, for the tables of lessons.
 
 python lessons/build.py            all of them
 python lessons/build.py 01 05      those whose names begin so
@@ -8,6 +9,8 @@ python lessons/build.py --check    write nothing; status 1 unless each committed
 """
 
 import argparse
+import base64
+import io
 import math
 import re
 import sys
@@ -49,6 +52,20 @@ def executed(notebook):
 def cells(notebook):
     """What the author wrote: the kind and text of each cell."""
     return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+
+
+def cover(notebook):
+    """The picture of the cell tagged "cover", at most 360x150 pixels."""
+    from PIL import Image
+
+    (cell,) = (cell for cell in notebook.cells if "cover" in cell.metadata.get("tags", ()))
+    shown = [
+        output.data for output in cell.outputs if output.output_type in ("display_data", "execute_result")
+    ]
+    encoded = [data[kind] for data in shown for kind in ("image/png", "image/jpeg") if kind in data]
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded[0]))).convert("RGB")
+    picture.thumbnail((360, 150))
+    return picture
 
 
 def checked_numbers(notebook):
@@ -103,7 +120,9 @@ def main():
         else:
             import nbformat
 
-            nbformat.write(executed(read_source(path)), path.with_suffix(".ipynb"))
+            notebook = executed(read_source(path))
+            nbformat.write(notebook, path.with_suffix(".ipynb"))
+            cover(notebook).save(FOLDER / "covers" / f"{path.stem}.jpg", quality=85)
     sys.exit(1 if failed else 0)
 
 
