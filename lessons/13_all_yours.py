@@ -503,5 +503,6 @@ print(f"ops.relu comes from {file_of(ops.relu)} again")
 # library:** `swap.py` holds `use` and `save`, `gradcheck/grade.py` checks a file, and `ops/` is what you
 # have replaced.
 #
-# **Next:** `lessons/performance.md`, how the library makes the large bar smaller; `lessons/styles.md`,
-# many paintings in one network; `lessons/super_resolution.md`, the other half of the paper.
+# **Next:** lesson 14, many paintings in one network, and a new one in seconds;
+# `lessons/super_resolution.md`, the other half of the paper; `lessons/performance.md`, how the library makes
+# the large bar smaller.
