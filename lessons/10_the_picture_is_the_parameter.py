@@ -614,7 +614,7 @@ plt.show()
 # %% [markdown]
 # After 150 evaluations one single pair is ahead of descent by a factor of a million, and twenty pairs by some
 # two hundred more. The first pair does most: it brings the right length to each step, and remembers the last
-# direction. (No program keeps hundreds: old pairs come from a place far away, where the valley had another
+# direction. (More are rarely worth it: old pairs come from a place far away, where the valley had another
 # shape.)
 #
 # ## How long is the first step?
@@ -662,7 +662,7 @@ print(f"evaluations that came out higher than the one before: {higher} of {len(c
 # The second condition has one more use: if the slope has become flatter, then $s \cdot y > 0$, and the pair
 # is one that $H$ can use.
 #
-# Which length comes next? `next_length` takes what was looked at so far, lists of (length, value, slope). It
+# Which length comes next? `next_length` takes what was looked at so far, a list of (length, value, slope). It
 # lays a cubic curve through two points with their slopes and goes to its lowest place, never too near to
 # either end. Watch it on a curve that rises much faster than it falls:
 
@@ -801,20 +801,20 @@ for evaluations in (100, 300, 500):
     )
 
 # %% [markdown]
-# An evaluation is not much dearer than a pass: VGG forward and backward against the network forward. But a
-# picture takes *hundreds* of evaluations. At 256 x 256 it was measured twice, in seconds:
+# An evaluation costs about twice a pass: VGG forward and backward, against the network forward. But a picture
+# takes *hundreds* of evaluations. At 256 x 256 it was measured twice, in seconds:
 #
-# | | quiet machine | busy machine |
+# | | one run | another, on a busy machine |
 # |---|---:|---:|
 # | one pass of the network | 0.20 | 1.24 |
-# | one evaluation of L-BFGS | 0.36 | 2.89 |
+# | 1 evaluation of L-BFGS | 0.36 | 2.89 |
 # | 100 evaluations | 36 | 289 |
 # | 300 evaluations | 109 | 868 |
 # | 500 evaluations | 182 | 1,447 |
 # | 500 evaluations, divided by one pass | 894 | 1,167 |
 #
-# (The ratio swings with what else the machine does. The times of 100, 300 and 500 are that of one,
-# multiplied.) That is the paper's "three orders of magnitude".
+# (Medians. The ratio swings with what else the machine does. The evaluations of a column are multiples of one
+# measured time.) That is the paper's "three orders of magnitude".
 #
 # ## The paper's figures 3 and 4
 #
@@ -873,13 +873,12 @@ other = images.load(PHOTOS / "coffee.jpg", size=80)[:, :80]
 at_start = objective(photo[None], targets)[1]
 by_the_step = np.linalg.norm(y_old)  # from the same photo, along the first step
 by_the_photo = np.linalg.norm(objective(other[None], objective.targets(other[None]))[1] - at_start)
-print(
-    f"another photo changes the gradient {by_the_photo / by_the_step:.1f} times as much as the first step does"
-)
+ratio = by_the_photo / by_the_step
+print(f"another photo changes the gradient {ratio:.1f} times as much as the first step does")
 
 # %% [markdown]
-# The change of the gradient would be mostly the change of photos. L-BFGS would read it as curvature, and step
-# into the blue. Adam's running means do not mind. So: **one picture, L-BFGS; a network, Adam.**
+# The change of the gradient would be mostly the change of photos. L-BFGS would read it as curvature and take
+# wrong steps. Adam's running means do not mind. So: **one picture, L-BFGS; a network, Adam.**
 #
 # ## Large, and your own
 #
