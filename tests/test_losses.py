@@ -71,6 +71,7 @@ def test_value_gradient_weight_and_dtype(xp, monkeypatch, loss, options, target,
         assert np.array_equal(to_numpy(given), before) and not xp.may_share_memory(df, given)
     value32, df32 = loss(*(a.astype(np.float32) for a in arrays), **options)
     assert df32.dtype == np.float32 and abs(value32 - value) <= 1e-5 * value
+    assert loss(*(a.astype(np.float32) for a in arrays), weight=np.float64(2))[1].dtype == np.float32
     assert_close(df32, df, 1e-5)
     one_row_blocks(monkeypatch)  # the same numbers however the work is cut
     weighted, weighted_df = loss(*arrays, weight=2.5, **options)

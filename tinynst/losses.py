@@ -45,7 +45,7 @@ def style_loss(f, target_gram, weight=1.0):
         raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be {expected}")
     difference = gram - target_gram
     value = weight * float((difference * difference).sum()) / n
-    (df,) = ops.gram_matrix_backward(difference * (2 * weight / n), cache)
+    (df,) = ops.gram_matrix_backward(difference * float(2 * weight / n), cache)
     return value, df
 
 
