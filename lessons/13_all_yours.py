@@ -504,4 +504,4 @@ print(f"ops.relu comes from {file_of(ops.relu)} again")
 # have replaced.
 #
 # **Next:** `lessons/performance.md`, how the library makes the large bar smaller; `lessons/styles.md`,
-# many paintings in one network; `lessons/super_resolution.md`, the other half of the paper.
+# many paintings in one network; lesson 15, the other half of the paper.
