@@ -61,10 +61,8 @@ show(**{"the small picture": blocks}, **results, truth=truth, columns=3)
 # %% [markdown]
 # `bicubic` is what any image viewer does. `pixel` has sharper edges: look at the nose and the eyes.
 # `feature` is grittier. Look closely at its cheek and its forehead: fine lines, like woven cloth, that no
-# photo has. `blend` keeps a hint of them. None has the whiskers, since nothing is left of them in the
-# small picture, and all are far from the truth.
-#
-# Which is best? That depends on whom you ask. This lesson asks four judges.
+# photo has. `blend` keeps a hint of them. None has the whiskers, and all are far from the truth. Which is
+# best? This lesson asks four judges.
 #
 # ## Shrinking is part of the question
 #
@@ -95,9 +93,9 @@ for name, each in shrunk.items():
 
 # %% [markdown]
 # Without antialiasing the net is *worse than interpolation*: it sharpens the false edges of that small
-# picture. The blur costs little here, since one pixel of blur takes away hardly anything that shrinking
-# by four would have kept. Remember this when a net disappoints on your own photos: a camera does not
-# shrink as the training set did.
+# picture. The blur costs little, since one pixel of blur takes away hardly anything that shrinking by
+# four would have kept. Remember this when a net disappoints on your own photos: a camera does not shrink
+# as the training set did.
 #
 # ## Bicubic enlargement is a matrix
 #
@@ -128,8 +126,7 @@ print(f"the edge from 50 to 200 becomes {min(D @ step):.1f} to {max(D @ step):.1
 
 # %% [markdown]
 # The rows add up to 1, so a constant stays a constant. Some weights are negative, so the curve overshoots
-# on both sides of an edge, which looks sharper than a straight ramp. But the ramp of four pixels remains:
-# interpolation invents nothing.
+# on both sides of an edge. But the ramp of four pixels remains: interpolation invents nothing.
 #
 # Now backward. If $x_k$ grows by $\epsilon$, each $y_i$ grows by $D_{ik}\,\epsilon$, and the loss by
 # $\sum_i dy_i D_{ik}\,\epsilon$. So $dx_k = \sum_i D_{ik}\, dy_i$, that is
@@ -163,7 +160,7 @@ def check_enlarge_by(forward, backward):
         y = forward(x, *matrices)[0]
         if not np.allclose(y, ops.upsample_bicubic(x[None, :, :, None], 4)[0][0, :, :, 0]):
             return f"y, of shape {np.shape(y)}, is not bicubic enlargement: on which side does A stand?"
-        return gradcheck(lambda x: forward(x, *matrices), backward, (x,))
+        return gradcheck(lambda x: forward(x, *matrices), backward, (x,), title="enlarge_by")
     except NotImplementedError:
         return "not written yet: fill in both functions in the cell above and run both cells again"
 
@@ -225,8 +222,7 @@ residual = results["pixel"] - results["bicubic"]
 show(bicubic=results["bicubic"], **{"+ 3 F (grey is 0)": 128 + 3 * residual, "= pixel": results["pixel"]})
 
 # %% [markdown]
-# Edges, bright on one side and dark on the other, and nothing in smooth places. The picture itself,
-# colours and all, need not be learnt.
+# Edges, and nothing in smooth places. The picture itself, colours and all, need not be learnt.
 #
 # The gradient: $x$ reaches $y$ on two paths, so the slopes add (lesson 2). Let $x$ grow by $\epsilon$ in
 # some direction. On the first path $y$ grows by $B \epsilon$. On the second, the input of $F$ grows by
@@ -356,13 +352,12 @@ for band, where in bands.items():
     for name in ways:
         painted, both = energy(Y[name], where), np.sum((Y[name] * T.conj()).real[:, where])
         share, rho2 = painted / energy(T, where), both**2 / painted / energy(T, where)
-        print(
-            f"{band:13} {name:8} energy {share:.3f}, rho squared {rho2:.3f}, best gain {both / painted:.2f}"
-        )
+        if share > 0.001:
+            print(f"{band:13} {name:8} energy {share:.3f}, rho^2 {rho2:.3f}, best gain {both / painted:.2f}")
 
 # %% [markdown]
 # The pixel net does what the formula says, in each band. Bicubic should be stronger where it knows
-# something; that is what the pixel net has learnt.
+# something, which is what the pixel net has learnt.
 #
 # The feature net paints four times as much as the pixel net at the top. Its best gain there is about a
 # quarter, and its $\rho^2$ nearly 0: *hardly any of it is in the right place*. What does that cost? Let
@@ -381,17 +376,16 @@ for band, where in bands.items():
 #
 # $$\text{PSNR} = 10 \log_{10} \frac{255^2}{\text{mean of } (y - t)^2}$$
 #
-# **SSIM** compares windows of 11 x 11 pixels, with weights that fall off from the middle. From each pair
-# of windows it takes the means $\mu$, the variances $\sigma^2$, and the covariance $\sigma_{yt}$, which
-# says whether both go up and down together. The small constants $c$ avoid a division by zero. 1 is
-# equality:
+# **SSIM** compares windows of 11 x 11 pixels by their means $\mu$, their variances $\sigma^2$, and their
+# covariance $\sigma_{yt}$, which says whether both go up and down together. (The small constants $c$
+# avoid a division by zero.) It is 1 if both are equal:
 #
 # $$\frac{2 \mu_y \mu_t + c_1}{\mu_y^2 + \mu_t^2 + c_1} \cdot \frac{2 \sigma_{yt} + c_2}{\sigma_y^2 +
 # \sigma_t^2 + c_2}$$
 #
-# **The distance** compares VGG's features. At each place of a layer the features are a vector; it is
-# brought to length 1. Then it says *what* is there, and no longer how strongly. The distance is
-# $\|a - b\|^2$, averaged over all places and over five layers, `relu1_2` to `relu5_3`.
+# **The distance** compares VGG's features. At each place of a layer they are a vector, which is brought
+# to length 1: it says *what* is there, and no longer how strongly. The distance is $\|a - b\|^2$,
+# averaged over all places and over five layers, `relu1_2` to `relu5_3`.
 
 # %%
 vgg = VGG16.load()
@@ -490,15 +484,14 @@ for name, (psnr, ssim, distance) in zip(noisy, scores, strict=True):
 # tenth.
 #
 # What the judge does not see, a net need not get right. Below 0.125 the feature net's waves are *weaker*
-# than the truth's (see the table), although the small picture shows them. The picture loses contrast, and
-# VGG does not mind. This is why the paper matches the **histogram** of a result to that of the small
-# picture, which gives each channel its distribution of values back. (`tinynst superres` does so for
-# feature nets.)
+# than the truth's (see the table), although the small picture shows them: the picture loses contrast.
+# This is why the paper matches the **histogram** of a result to that of the small picture, which gives
+# each channel its distribution of values back. (`tinynst superres` does so for feature nets.)
 #
 # ## Is the judge the teacher?
 #
-# The feature net was trained to please VGG at `relu2_2` and `relu3_3`. Now the same VGG judges it. A net
-# could learn to please VGG and nobody else! So look at the layers one by one, relative to bicubic.
+# The feature net was trained to please VGG, at `relu2_2` and `relu3_3`. Now the same VGG judges it. So
+# look at the layers one by one, relative to bicubic.
 
 # %%
 per_layer = {
@@ -521,12 +514,12 @@ axes.legend(loc="upper left", ncols=3)
 plt.show()
 
 # %% [markdown]
-# What the feature net gains at its own two layers proves little. It gains at `relu4_3` and `relu5_3` too.
-# They are no strangers, for whatever is right at `relu3_3` is right behind it, but they were not asked.
-# At `relu1_2`, which lies *before* them, it is no better than the pixel net. An independent judge would
-# be another network, or people: Zhang and others asked people which of two pictures is nearer to a third,
-# and the answers agreed with such distances more often than with PSNR or SSIM
-# ([arXiv:1801.03924](https://arxiv.org/abs/1801.03924)). Your own eye counts more than this figure.
+# What the feature net gains at its own two layers proves little. It gains at `relu4_3` and `relu5_3` too,
+# which were not asked (but what is right at `relu3_3` is right behind it). At `relu1_2`, which lies
+# *before* them, it is no better than the pixel net. An independent judge would be another network, or
+# people. Zhang and others asked people which of two pictures is nearer to a third, and the answers agreed
+# with such distances more often than with PSNR or SSIM
+# ([arXiv:1801.03924](https://arxiv.org/abs/1801.03924)).
 #
 # ## Why our feature net is softer than the paper promises
 #
@@ -584,7 +577,7 @@ plt.show()
 
 # %% tags=["check"]
 for k, name in enumerate(terms):
-    print(f"{name:16} pull at the top of the spectrum: {mean[k, 2]:+.2f}, uncertain by {uncertain[k, 2]:.2f}")
+    print(f"{name:16} pull at the top of the spectrum: {mean[k, 2]:+.2f}, uncertain by {uncertain[k, 2]:.3f}")
 
 # %% [markdown]
 # (The thin lines are the **standard error**: how far the mean of 80 photos may be off by chance. Without
@@ -592,8 +585,7 @@ for k, name in enumerate(terms):
 #
 # The features ask for more energy at the top, and the brakes together take about half of that away. Total
 # variation is the strongest, although its weight looks tiny: `tv_loss` is a *sum* over all pixels, the
-# others are means. It brakes slow waves just as much, so part of the lost contrast is its work. The pixel
-# loss hardly counts.
+# others are means. It brakes slow waves just as much, so part of the lost contrast is its work.
 #
 # **Third, time.** The other half of the pull is left over. The net was not yet where its losses wanted
 # it: it had 2,000 steps of two crops, where the paper took 200,000 of four.
@@ -825,8 +817,9 @@ def check_feature_step(step):
     if np.isclose(slope, expected, rtol=0.02):
         return "right: the gradients agree with differences"
     return (
-        f"the slope along your gradient is {slope:.4g}, differences say {expected:.4g}. Did a second forward "
-        "pass through VGG replace its cache? Give the target's training=False"
+        f"the slope along your gradient is {slope:.4g}, differences say {expected:.4g}. If one is twice the "
+        "other, look for a factor. Otherwise: did a second forward pass through VGG replace its cache? Give "
+        "the target's training=False"
     )
 
 
