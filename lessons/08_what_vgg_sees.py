@@ -5,7 +5,7 @@
 # gradient in at any layer and walk it back to the pixels, and find out what a layer still knows of a
 # photo and what it has forgotten.
 #
-# About 50 minutes. You need lessons 1 and 2, and the convolution and the max pool of lessons 5 and 6.
+# About 55 minutes. You need lessons 1 and 2, and the convolution and the max pool of lessons 5 and 6.
 #
 # The painting network has a critic (lesson 0). In this lesson we look through the critic's eyes. Here is
 # where we are going: on the left a photo; on the right a picture that was *never copied* from it, but

@@ -4,7 +4,7 @@
 # **After this lesson you can** read the table of the painting network line by line, count what it costs,
 # measure what one pixel of its result sees, and write a residual block with its backward pass.
 #
-# About 45 minutes. You need lessons 2 and 5.
+# About 55 minutes. You need lessons 2 and 5.
 
 # %%
 import matplotlib.pyplot as plt

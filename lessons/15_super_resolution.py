@@ -886,8 +886,8 @@ def a_minute_of(step):
 # | pixel loss | 30.68 / 0.8693 | 0.279 | 28.40 / 0.8205 |
 # | feature loss (the blend) | 30.51 / 0.8643 | 0.262 | 27.09 / 0.7680 |
 #
-# The paper's own pixel net is no better than bicubic: it did not start from there. And its feature net
-# loses 1.3 dB, ours 0.2: it paints more than ours, and pays what you derived. [All
+# The paper's own pixel net is no better than bicubic: it did not start from there. Its feature net loses
+# 1.3 dB against its pixel net, ours 0.2. Very likely it paints more, and pays what you derived. [All
 # tables](super_resolution/results.md): Set14, BSD100, eight times, each step of the measuring and what it
 # is worth (up to 1.7 dB for the same pictures!), and the grid.
 #
@@ -900,7 +900,7 @@ def a_minute_of(step):
 #     --upsample nearest --residual --batch 4 --image-size 96 --iterations 600
 # ```
 #
-# The last one, half an hour or so on two cores, made `superres_x2_pixel`. Then try:
+# The last one is how `superres_x2_pixel` was made; its card in `weights/` has the learning rates. Then try:
 #
 # - `--loss feature --feature-layers relu4_3`: what does a net paint that is asked for `relu4_3` alone?
 #   (Lesson 8 inverted that layer.)
