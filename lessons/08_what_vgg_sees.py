@@ -1,21 +1,21 @@
 # %% [markdown]
 # # 8. What VGG sees
 #
-# **After this lesson you can** send a photo through VGG-16 layer by layer, put a gradient in at any layer
-# and walk it back to the pixels, and find out what a layer still knows of a photo and what it has
-# forgotten.
+# **After this lesson you can** build VGG-16 from three operations, say what each layer minds, put a
+# gradient in at any layer and walk it back to the pixels, and find out what a layer still knows of a
+# photo and what it has forgotten.
 #
-# About 50 minutes. You need lessons 1 and 2, and the convolution and the max pool of lessons 5 and 6.
+# About 55 minutes. You need lessons 1 and 2, and the convolution and the max pool of lessons 5 and 6.
 #
 # The painting network has a critic (lesson 0). In this lesson we look through the critic's eyes. Here is
-# where we are going: on the left a photo; on the right a picture that was *never copied* from it, but made
-# from nothing, out of what the middle of VGG knew of the photo.
+# where we are going: on the left a photo; on the right a picture that was *never copied* from it, but
+# made from nothing, out of what the middle of VGG knew of the photo.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tinynst import VGG16, losses, show
+from tinynst import VGG16, losses, ops, show
 from tinynst.data import images
 from tinynst.losses import StyleObjective
 from tinynst.networks.vgg import LAYERS, MEAN_RGB
@@ -44,13 +44,13 @@ show(photo=photo, noise=noise(96, 96), from_relu4_3=inverted["relu4_3"][0])
 
 # %% [markdown]
 # The whiskers and the shape of the eyes are back, and the colours are not. At the end of the lesson you
-# will understand every line of the function above, except how `descend` chooses its steps, which is lesson
-# 10.
+# will understand every line of the function above, except how `descend` chooses its steps, which is
+# lesson 10.
 #
 # ## A network from thirteen convolutions
 #
-# **VGG-16** is a network that was trained at Oxford in 2014 to name what is on a photo, out of 1,000 kinds
-# of things. It won its fame with a plain idea: use only the smallest kernel, 3x3, and many layers.
+# **VGG-16** is a network that was trained at Oxford in 2014 to name what is on a photo, out of 1,000
+# kinds of things. It won its fame with a plain idea: use only the smallest kernel, 3x3, and many layers.
 
 # %%
 print(vgg)
@@ -66,18 +66,33 @@ print(vgg)
 #   array (height, width, channels). Such an array is what we call the **features** of the photo at that
 #   layer, and one channel of it is a **feature map**.
 #
-# The original goes on with three large layers, which turn the features into a name. We do not want a name,
-# so they are cut off.
+# The original goes on with three large layers, which turn the features into a name. We do not want a
+# name, so they are cut off.
 #
-# Going through it takes a loop of one line. The mean colour of all training photos is taken off first
-# (lesson 1 said why).
+# ## Build it
+#
+# You have all parts: the convolution of lesson 5, the ReLU of lesson 2, the max pool of lesson 6. So
+# build it. The mean colour of all training photos is taken off first (lesson 1 said why).
 
 # %%
-x = photo[None] - np.array(MEAN_RGB, np.float32)  # (1, height, width, 3)
-seen = {}
-for name, layer in vgg.layers.layers.items():
-    x = layer.forward(x)
-    seen[name.replace("conv", "relu")] = x
+kernels = vgg.layers.parameters()  # "conv1_1.w" (3, 3, 3, 64), "conv1_1.b" (64,), ...
+
+
+def my_vgg(pictures):
+    """{layer: features} of pictures (N, H, W, 3), made of three operations."""
+    x, features = pictures - np.array(MEAN_RGB, pictures.dtype), {}
+    for block, count in enumerate((2, 2, 3, 3, 3), start=1):
+        if block > 1:
+            x, _ = ops.max_pool2d(x)
+        for k in range(1, count + 1):
+            w, b = kernels[f"conv{block}_{k}.w"], kernels[f"conv{block}_{k}.b"]
+            x, _ = ops.conv2d(x, w, b, pad=1)
+            x, _ = ops.relu(x)
+            features[f"relu{block}_{k}"] = x
+    return features
+
+
+seen = my_vgg(photo[None])
 
 # %% [markdown]
 # `vgg.forward(images, layers)` does the same, and stops at the last layer that you ask for:
@@ -85,10 +100,59 @@ for name, layer in vgg.layers.layers.items():
 # %% tags=["check"]
 asked = vgg.forward(photo[None], ("relu1_2", "relu3_3", "relu5_3"), training=False)
 for name, features in asked.items():
-    difference = abs(features - seen[name]).max()
-    print(f"{name}: {features.shape}, largest difference from our loop: {difference:.1f}")
+    difference = abs(features - seen[name]).max() / features.max()
+    print(f"{name}: {features.shape}, the same as ours: {difference < 1e-4}")
 
 # %% [markdown]
+# ## What it costs
+#
+# A 3x3 convolution from $C$ to $O$ channels has $9 C O$ weights and $O$ biases. At $H \times W$ places it
+# needs $9 C O \cdot H W$ products.
+#
+# **Predict before you run:** from block to block the channels double, up to 512, and height and width
+# halve. Which block has the most parameters? Which takes the most work?
+
+# %% tags=["check"]
+total = 0
+for block in range(1, 6):
+    names = [name for name in kernels if name.startswith(f"conv{block}")]
+    parameters = sum(kernels[name].size for name in names)
+    places = seen[f"relu{block}_1"][0, :, :, 0].size
+    products = sum(kernels[name].size * places for name in names if name.endswith(".w"))
+    total += parameters
+    print(f"block {block}: {parameters:10,} parameters, {products:13,} products")
+print(f"in all:  {total:10,} parameters; the library's: {sum(each.size for each in kernels.values()):,}")
+
+# %% [markdown]
+# Block 4 has 150 times the parameters of block 1, and does little more than twice its work. Twice the
+# channels on both sides are four times the weights, and they are used at a quarter of the places:
+#
+# $$9 \cdot 2C \cdot 2O \cdot \frac{H}{2} \cdot \frac{W}{2} = 9\, C\, O\, H\, W$$
+#
+# Only the last block is cheaper, since its channels no longer double.
+#
+# ## The first layer can be looked at
+#
+# The 64 kernels of `conv1_1` have $3 \times 3$ places and three colours each, so they are pictures.
+
+# %%
+w = kernels["conv1_1.w"]
+tiles = [128 + 127 * w[..., k] / abs(w[..., k]).max() for k in range(64)]
+order = np.argsort([-tile.std(axis=2).mean() for tile in tiles])  # the most colourful first
+rows = [[tiles[k].repeat(8, 0).repeat(8, 1) for k in order[row : row + 16]] for row in range(0, 64, 16)]
+show(images.sheet(rows, gap=4)).set_size_inches(8, 2.2)
+
+# %% [markdown]
+# Nobody drew them. There are detectors of colours (red against green, blue against yellow) and of edges,
+# in all directions and mostly without colour. (Hubel and Wiesel found detectors of edges in 1959, in the
+# brain of a cat.)
+#
+# (VGG was trained with the colours in the order blue, green, red. The library turns the kernels of the
+# first layer round once, so that you can give it red, green, blue. Whoever forgets this gets no error
+# message, only a worse critic. You will see below how much it matters.)
+#
+# ## How many numbers
+#
 # How many numbers hold the photo, at each depth?
 #
 # **Predict before you run:** the picture becomes smaller four times. Do the features become fewer numbers
@@ -109,10 +173,17 @@ plt.show()
 # in the photo. So if a layer in the middle forgets something, it is not for want of room. It forgets what
 # does not help to tell a cat from a dog.
 #
+# How many of these numbers are not zero? ReLU lets only positive ones pass:
+
+# %% tags=["check"]
+for name in ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"):
+    print(f"{name}: {100 * np.mean(seen[name] > 0):.1f}% of the numbers are above zero")
+
+# %% [markdown]
 # ## Features as pictures
 #
-# A feature map has two dimensions, so we can look at it. Here are the six channels with the most contrast,
-# at four depths.
+# A feature map has two dimensions, so we can look at it. Here are the six channels with the most
+# contrast, at four depths.
 
 # %%
 figure, grid = plt.subplots(4, 6, figsize=(8, 5.6), layout="constrained")
@@ -127,9 +198,9 @@ plt.show()
 
 # %% [markdown]
 # In the first block they look like the photo: edges of one direction, bright places, dark places. Further
-# down each map is nearly black, with few bright spots: a channel answers seldom, but it means something
-# when it does. And it says only roughly *where*. (One channel of `relu3_3` sees nothing but the rim of the
-# picture, where the padding with zeros makes an edge.)
+# down each map is nearly black, with few bright spots: a channel answers seldom (one number in eleven at
+# `relu5_3`), but it means something when it does. And it says only roughly *where*. (One channel of
+# `relu3_3` sees nothing but the rim of the picture, where the padding with zeros makes an edge.)
 #
 # ## How far one number sees
 #
@@ -192,13 +263,65 @@ figure = show(images.sheet(rows, [[f"channel {channel}"] for channel in chosen])
 figure.set_size_inches(8, 4.8)
 
 # %% [markdown]
-# Each row is one of four channels, which we picked by eye out of the 256. Channel 219 seems to like arches
-# and round dark openings, 176 upright posts, 38 slanting lines, 187 the rim of something round. Most of the
-# other channels have no such simple name. Nobody told the network to look for arches. It was useful for
-# naming things, and so training found it.
+# Each row is one of four channels, which we picked by eye out of the 256. Channel 219 seems to like
+# arches and round dark openings, 176 upright posts, 38 slanting lines, 187 the rim of something round.
+# Most of the other channels have no such simple name. Nobody told the network to look for arches. It was
+# useful for naming things, and so training found it.
 #
 # This is why VGG makes a good critic. Two pictures that differ in every pixel but hold the same *things*
-# are near to each other in its features.
+# should be near to each other in its features. Are they?
+#
+# ## What a layer does not mind
+#
+# Change the photo in a way that hardly changes what is on it, and measure how far the features move: the
+# mean squared difference, relative to the mean square of the features themselves. For comparison, another
+# animal.
+#
+# **Predict before you run:** which changes matter less and less with depth? Is there one that matters
+# *more* in the middle?
+
+# %%
+wide = images.load(PHOTOS / "chelsea.jpg", size=96)
+changes = {
+    "shifted by 1 pixel": wide[:, 21:117],
+    "shifted by 4 pixels": wide[:, 24:120],
+    "mirrored": photo[:, ::-1],
+    "without colour": np.repeat(photo @ images.LUMA[:, None], 3, axis=2),
+    "red and blue exchanged": photo[:, :, ::-1],
+    "a red panda": images.load(PHOTOS / "red_panda.jpg", size=96)[:, 40:136],
+}
+show(photo=photo, **changes)
+
+# %%
+moved = {}
+for name, picture in changes.items():
+    features = vgg.forward(np.ascontiguousarray(picture)[None], LAYERS, training=False)
+    moved[name] = [np.mean((features[k] - seen[k]) ** 2) / np.mean(seen[k] ** 2) for k in LAYERS]
+figure, axes = plt.subplots(figsize=(8, 3.6))
+for name, values in moved.items():
+    axes.semilogy(LAYERS, values, ".-", label=name)
+axes.tick_params("x", rotation=60)
+axes.set_ylabel("relative squared difference")
+axes.legend(fontsize=7, loc="lower left")
+plt.show()
+
+# %% tags=["check"]
+for name, values in moved.items():
+    print(
+        f"{name:22}",
+        "  ".join(f"{k} {values[LAYERS.index(k)]:.3f}" for k in ("relu1_2", "relu4_3", "relu5_3")),
+    )
+
+# %% [markdown]
+# - A **shift** matters less after each pool. The largest of a 2x2 square stays the largest when it moves
+#   inside the square. After four pools, neighbours are 16 pixels apart, and a shift by one pixel is
+#   nearly nothing.
+# - **Mirrored**, the cat is another picture for most layers. In the last block it becomes the same cat
+#   again, while the red panda stays as far away as before. VGG was trained with photos and their mirror
+#   images.
+# - **Without colour**, the difference is least after the first pool, and grows again behind it. Textures
+#   need no colour, but what is orange and furry is more likely a cat.
+# - **Exchanged colours** are a disaster in the first block, and forgiven later.
 #
 # ## A gradient goes in at a layer
 #
@@ -209,8 +332,8 @@ figure.set_size_inches(8, 4.8)
 #
 # Which picture makes it small? We need the slope of $L$ with respect to each *pixel*. The way there:
 #
-# 1. With respect to a feature: if $f_i$ grows by $\epsilon$, its square grows by $2 (f_i - t_i)\,
-#    \epsilon$. So $df = \frac{2}{n}(f - t)$.
+# 1. With respect to a feature: if $f_i$ grows by $\epsilon$, its square grows by
+#    $2 (f_i - t_i)\, \epsilon$. So $df = \frac{2}{n}(f - t)$.
 # 2. That is an upstream gradient, which goes in at the layer where the features came out.
 # 3. From there each layer turns its `dy` into its `dx`, as in lesson 2, until the pixels are reached.
 #
@@ -263,8 +386,8 @@ print(f"slope this way: gradient {np.sum(library * direction):.2f}, differences 
 #
 # ## What one number sees, drawn
 #
-# Put in a gradient that is 1 at a *single* number of a layer and 0 elsewhere. What comes out at the bottom
-# says how much that number would change with each pixel.
+# Put in a gradient that is 1 at a *single* number of a layer and 0 elsewhere. What comes out at the
+# bottom says how much that number would change with each pixel.
 #
 # **Predict before you run:** how large is the spot for `relu2_2`? For `relu4_3`?
 
@@ -292,8 +415,8 @@ show(photo=photo, **spots)
 # and throw the photo away. Start from grey noise and change its pixels until VGG gives the same features.
 # What comes back is what the layer knew. What does not come back, it had forgotten.
 #
-# The picture is what we optimise here. Try plain descent first, with a learning rate of 6, the best that we
-# found by trying ten of them:
+# The picture is what we optimise here. Try plain descent first, with a learning rate of 6, the best that
+# we found by trying ten of them:
 
 # %%
 y, plain = grey.copy(), []
@@ -324,8 +447,8 @@ show(photo=photo, plain_descent=y[0], by_lbfgs=inverted["relu3_3"][0])
 
 # %% [markdown]
 # One more thing is in `inversion`: `tv`, total variation (lesson 4). Many pictures have nearly the same
-# features, some of them full of fine noise that a max pool cannot see. A tiny price on differences between
-# neighbours picks the smoothest of them.
+# features, some of them full of fine noise that a max pool cannot see. A tiny price on differences
+# between neighbours picks the smoothest of them.
 #
 # ## The paper's figure 3: one photo, from five depths
 #
@@ -340,8 +463,8 @@ figure = show(photo=photo, **depths, columns=3)
 figure.set_size_inches(9, 6.4)
 
 # %% [markdown]
-# - `relu1_2` gives back the photo, nearly pixel for pixel. `relu2_2` is hardly worse; only the colours are
-#   a little off.
+# - `relu1_2` gives back the photo, nearly pixel for pixel. `relu2_2` is hardly worse; only the colours
+#   are a little off.
 # - `relu3_3` keeps every thing in its place, the whiskers included. The fur is a little the layer's own,
 #   and so are the colours.
 # - `relu4_3` has lost the colours, and draws the fur in its own hand.
@@ -355,6 +478,35 @@ for layer, picture in depths.items():
     print(f"{layer}: {abs(picture - photo).mean():4.0f} per value; mean colour wrong by {colour:3.0f}")
 
 # %% [markdown]
+# And to VGG? We send each of the five pictures through the network and measure at *all* five depths how
+# far its features are from the photo's, relative to the features themselves.
+#
+# **Predict before you run:** take the picture that was made from `relu4_3`. At which of the five layers
+# will VGG find it right, at which wrong?
+
+# %%
+table = np.zeros((5, 5))
+for row, picture in enumerate(depths.values()):
+    features = vgg.forward(picture[None], tuple(depths), training=False)
+    table[row] = [np.mean((features[k] - seen[k]) ** 2) / np.mean(seen[k] ** 2) for k in depths]
+figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+axes.imshow(np.log10(table), cmap="RdYlGn_r", vmin=-5, vmax=1)
+for (row, column), value in np.ndenumerate(table):
+    axes.text(column, row, f"{value:.4f}", ha="center", va="center", fontsize=8)
+axes.set_xticks(range(5), depths)
+axes.set_yticks(range(5), depths)
+axes.set_xlabel("measured at")
+axes.set_ylabel("picture made from")
+plt.show()
+
+# %% [markdown]
+# Read the rows. The picture from `relu4_3` is right at `relu4_3` and at `relu5_3`, behind it: the same
+# features at a layer give the same features at every layer after it. *Before* `relu4_3` it is as wrong as
+# another photo would be. To the end of VGG it is the cat, and you see at once that it is not.
+#
+# So "forgotten" means: many pictures have the same features. A loss that looks only at a deep layer takes
+# any of them. Remember this when a network is trained with such a loss (lessons 12 and 15).
+#
 # Now you know why the content loss sits at `relu3_3`. Shallower, it would insist on every pixel, and no
 # brush stroke would be allowed. Deeper, the cat would not have to stay in its place. At `relu3_3` the
 # *things* stay where they are, and their surface is free, for the painter.
@@ -418,8 +570,8 @@ print(check_compare(compare_features))
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With $d = f - t$ the value is the mean of $d^2$, and what goes in at the layer is $2 d / n$, where $n$ is
-# `d.size`.
+# With $d = f - t$ the value is the mean of $d^2$, and what goes in at the layer is $2 d / n$, where $n$
+# is `d.size`.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -449,16 +601,19 @@ def my_inversion(compare, layer="relu3_3", evaluations=40):
 # show(photo=photo, mine=my_inversion(compare_features))
 
 # %% [markdown]
-# Then try `relu4_1`, or another photo. Or put the gradients of *two* photos in at two layers: the features
-# of a cat at `relu4_3` and of a castle at `relu1_2`. What do you expect?
+# Then try `relu4_1`, or another photo. Or put the gradients of *two* photos in at two layers: the
+# features of a cat at `relu4_3` and of a castle at `relu1_2`. What do you expect?
 #
 # ## What you have seen
 #
 # - **Features** are the arrays between the layers of VGG-16. Deeper ones have fewer places and more
 #   channels, and each number sees more of the photo: its **receptive field**.
+# - Deeper layers mind a shift less, and a mirror image only before the last block. The weights grow with
+#   depth, the work does not.
 # - A gradient can go in at any layer. Each layer walks it back by one step, down to the pixels.
-# - **Inversion** makes a picture from features alone. It shows what a layer keeps (things, places) and what
-#   it drops (exact pixels, then colour, then texture).
+# - **Inversion** makes a picture from features alone. It shows what a layer keeps (things, places) and
+#   what it drops (exact pixels, then colour, then texture). Such a picture is right at its layer and
+#   behind it, and wrong before it.
 #
 # **In the paper:** eq. 2 is the feature loss, figure 3 the inversion, and section 3.2 says why features.
 # **In the library:** `networks/vgg.py` is VGG-16 with `forward` and `backward`, `losses.feature_loss` is

@@ -4,13 +4,13 @@
 # **After this lesson you can** read the table of the painting network line by line, count what it costs,
 # measure what one pixel of its result sees, and write a residual block with its backward pass.
 #
-# About 45 minutes. You need lessons 2 and 5.
+# About 55 minutes. You need lessons 2 and 5.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tinynst import check, layers, load_style, show, style_net
+from tinynst import check, layers, load_style, ops, show, style_net
 from tinynst.data import images
 from tinynst.samples import PHOTOS
 
@@ -20,8 +20,7 @@ show(photo=photo, painted=net.forward(photo[None])[0])
 
 # %% [markdown]
 # Between these two pictures there are some twenty layers. Here is the cat on its way through them: the
-# mean over
-# all channels after some of the layers, drawn from its darkest to its brightest value.
+# mean over all channels after some of the layers, drawn from its darkest to its brightest value.
 
 
 # %%
@@ -46,9 +45,9 @@ chosen = ("pad", "conv1_norm", "conv3_norm", "residual1", "residual3", "residual
 show(**{name: drawn(outputs[name]) for name in chosen})
 
 # %% [markdown]
-# Edges at first; then, block by block, the edges become the strokes of the painting. (Each is drawn at the
-# same size. In truth `conv3_norm` has only a quarter of the rows and columns.) Now
-# the table. A network prints itself:
+# Edges at first; then, block by block, the edges become the strokes of the painting. (Each is drawn at
+# the same size. In truth `conv3_norm` has only a quarter of the rows and columns.) Now the table. A
+# network prints itself:
 
 # %%
 print(repr(net))
@@ -56,21 +55,71 @@ print(repr(net))
 # %% [markdown]
 # Read it from top to bottom. There are three parts.
 #
-# - **Down**: `conv1` to `conv3`. Two convolutions have stride 2, so that the picture gets smaller, 84 x 84
-#   in place of 336 x 336, while the number of channels grows from 3 to 128.
+# - **Down**: `conv1` to `conv3`. Two convolutions have stride 2, so that the picture gets smaller, 84 x
+#   84 in place of 336 x 336, while the number of channels grows from 3 to 128.
 # - **Work**: five residual blocks, all at the small size.
 # - **Up**: back to the full size, and from 32 channels to three colours.
 #
-# The first layer puts a mirrored border of 40 pixels around the photo. The convolutions in the blocks have
-# no padding, so each of them eats a pixel on every side: 10 convolutions, at a quarter of the size, eat
-# $10 \cdot 4 = 40$ pixels. Why the effort? Padding with zeros draws a dark frame, and ten layers of it
-# would be seen in the painting.
+# The first layer puts a mirrored border of 40 pixels around the photo. The convolutions in the blocks
+# have no padding, so each of them eats a pixel on every side: 10 convolutions, at a quarter of the size,
+# eat $10 \cdot 4 = 40$ pixels. Why the effort? Padding with zeros draws a dark frame, and ten layers of
+# it would be seen in the painting.
+#
+# ## The sizes, derived
+#
+# A convolution slides a window of $k$ numbers over a row of $H$ numbers with $p$ more on each side, in
+# steps of $s$. The first window begins at place 0, the last one at place $H + 2p - k$ or a little before,
+# if the steps do not end there. So the result has
+#
+# $$\left\lfloor \frac{H + 2p - k}{s} \right\rfloor + 1$$
+#
+# numbers. Follow one side of the photo through the network with this formula, and compare with the arrays
+# that the cat left behind above:
+
+
+# %% tags=["check"]
+def side_after(parts, side):
+    """The side of the result of some layers, by the formula."""
+    for layer in parts.values():
+        if isinstance(layer, layers.Residual):
+            side = side_after(layer.layers, side)
+        elif isinstance(layer, layers.Conv):
+            kernel = len(layer.parameters()["w"])
+            side = (side + 2 * layer.pad - kernel) // layer.stride + 1
+        elif isinstance(layer, layers.Upsample):
+            side = 2 * side
+        elif isinstance(layer, layers.ReflectPad):
+            side = side + 2 * layer.settings["pad"]
+    return side
+
+
+side = photo.shape[0]
+for name, layer in net.layers.layers.items():
+    side = side_after({name: layer}, side)
+    if name in ("pad", "conv1", "conv2", "conv3", "residual1", "residual5", "up1", "up2", "out"):
+        print(f"{name:10} {side:4} by the formula, {outputs[name].shape[0]:4} in the array")
+
+# %% [markdown]
+# The last number is the first one again. That is no accident, but it is not so for every photo.
+#
+# **Predict before you run:** what comes out of the layers for a photo of 101 x 66 pixels? Go through the
+# two strides and the two enlargements. What must the network do with the result?
+
+# %% tags=["check"]
+odd = images.resize(photo, 101, 66)
+print("the layers make:", *(side_after(net.layers.layers, side) for side in odd.shape[:2]))
+print("the network makes:", *net.forward(odd[None]).shape[1:3])
+
+# %% [markdown]
+# Each stride rounds up to the next even number, so the layers make multiples of 4. `StyleNet.forward`
+# takes off what is too much at the bottom and at the right. (Backward puts zeros there: what was cut off
+# has no influence on the loss.)
 #
 # ## Why down and up again?
 #
-# A convolution with kernel $k$ from $C$ to $O$ channels needs $k^2 C$ products for each of its $H \cdot W
-# \cdot O$ outputs. Let us count all of them from the network itself: the kernels from `parameters()`, the
-# sizes from `out_shape`.
+# A convolution with kernel $k$ from $C$ to $O$ channels needs $k^2 C$ products for each of its
+# $H \cdot W \cdot O$ outputs. Let us count all of them from the network itself: the kernels from
+# `parameters()`, the sizes from `out_shape`.
 
 
 # %%
@@ -92,8 +141,8 @@ print(f"weights in convolutions: {sum(weights for _, weights, _ in counted):,}")
 print(f"products for a photo of 256 x 256: {sum(products for *_, products in counted):,}")
 
 # %% [markdown]
-# **Predict before you run:** the ten convolutions of the blocks hold seven eighths of the weights. Do they
-# also take seven eighths of the work?
+# **Predict before you run:** the ten convolutions of the blocks hold seven eighths of the weights. Do
+# they also take seven eighths of the work?
 
 # %%
 figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
@@ -110,20 +159,26 @@ plt.show()
 # No, only six tenths of it. `conv1`, `up1`, `up2` and `out` have few weights, but they use them at every
 # pixel of a large picture. The blocks have many weights, and use them at a sixteenth of the places.
 #
-# That is the first reason to go down. At full size with $C$ channels, a 3 x 3 convolution needs $9 H W
-# C^2$ products. With $D$ times fewer rows and columns, and $D$ times as many channels, it needs $9
-# \frac{H}{D} \frac{W}{D} (D C)^2$: just as many. So for the same price one gets a network with $D$ times
-# the channels.
-#
+# That is the first reason to go down. At full size with $C$ channels, a 3 x 3 convolution needs
+# $9 H W C^2$ products. With $D$ times fewer rows and columns, and $D$ times as many channels, it needs
+# $9 \frac{H}{D} \frac{W}{D} (D C)^2$: just as many. So for the same price one gets a network with $D$
+# times the channels.
+
+# %% tags=["check"]
+for text, side, channels in (("full size,  32 channels", 256, 32), ("a quarter, 128 channels", 64, 128)):
+    products, parameters = 9 * side**2 * channels**2, 9 * channels**2
+    print(f"a 3x3 convolution at {text}: {products:,} products, {parameters:,} weights")
+
+# %% [markdown]
 # ## What one pixel sees
 #
-# The second reason is the **receptive field**: the part of the input that one number of the output depends
-# on. A 3 x 3 convolution sees 3 pixels in each direction. Two of them see 5, since the second one sees
-# three places, each of which sees three. Each more adds 2. A brush stroke in our painting is some 20
+# The second reason is the **receptive field**: the part of the input that one number of the output
+# depends on. A 3 x 3 convolution sees 3 pixels in each direction. Two of them see 5, since the second one
+# sees three places, each of which sees three. Each more adds 2. A brush stroke in our painting is some 20
 # pixels long, and at full size it would need ten layers only to see it whole.
 #
-# After a stride of 2, neighbours are two pixels of the photo apart, so that each 3 x 3 convolution adds 4;
-# after two strides, 8.
+# After a stride of 2, neighbours are two pixels of the photo apart, so that each 3 x 3 convolution adds
+# 4; after two strides, 8.
 #
 # Let us compute it. We ask backward, from the end to the beginning: which rows of its input does a layer
 # need, to compute rows $a$ to $b$ of its output?
@@ -135,7 +190,8 @@ plt.show()
 # | reflection padding by $p$ | $a - p$ to $b - p$ |
 # | norm, tanh, ReLU | $a$ to $b$ (for the norm, see below) |
 #
-# In a residual block, the way past the layers needs less than the way through them. So only the layers count.
+# In a residual block, the way past the layers needs less than the way through them. So only the layers
+# count.
 
 
 # %%
@@ -162,8 +218,8 @@ print(f"row 128 of the painting sees rows {first} to {last} of the photo: {last 
 # ## Measure it with a gradient
 #
 # There is a way to *measure* what an output pixel sees, and you know it: the gradient. Put a 1 at one
-# pixel of `dy`, and zeros elsewhere. Backward then gives the slope of that one pixel with respect to every
-# pixel of the photo. Where the gradient is zero, the pixel does not look.
+# pixel of `dy`, and zeros elsewhere. Backward then gives the slope of that one pixel with respect to
+# every pixel of the photo. Where the gradient is zero, the pixel does not look.
 #
 # (Nearly zero, to be exact: the library's fast convolution adds numbers and takes them away again, which
 # leaves some $10^{-16}$ where there should be nothing. We take such numbers for zero.)
@@ -227,11 +283,27 @@ print(f"and {(normed > 0)[near].mean():.0%} of the square from before")
 # %% [markdown]
 # Everything. The square is still the bright part, but through the means a little of the whole photo comes
 # in. It follows that a photo cannot be painted exactly in tiles, each by itself: each tile has another
-# mean. (Batch norm uses fixed, running means when it paints, and there tiles that overlap by the receptive
-# field are exact.)
+# mean. (Batch norm uses fixed, running means when it paints, and there tiles that overlap by the
+# receptive field are exact.)
 #
 # Notice also that the square is not evenly bright. Many paths lead from the middle of the square to the
 # pixel, and only few from its corners.
+#
+# **Predict before you run:** how large is the square around the middle that holds nine tenths of the
+# influence?
+
+# %% tags=["check"]
+middle = (first + last) // 2
+for share in (0.5, 0.9, 0.99):
+    for reach in range(1, 128):
+        inside = np.s_[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+        if plain[inside].sum() >= share * plain.sum():
+            break
+    print(f"{share:.0%} of the influence lies within {2 * reach + 1} x {2 * reach + 1} pixels")
+
+# %% [markdown]
+# The receptive field says what a pixel *can* see. What it mostly looks at is smaller. (These weights are
+# random. Training changes the shares, not the field.)
 #
 # ## The residual block
 #
@@ -239,18 +311,19 @@ print(f"and {(normed > 0)[near].mean():.0%} of the square from before")
 #
 # $$y = F(x) + x$$
 #
-# Here $F$ is: convolution, norm, ReLU, convolution, norm. The way of the $+ x$ past the layers is called a
-# **shortcut** or identity connection. $F$ has to learn only what should be *changed* (the residual, what
-# is left to do). At the start of training, a block that does not know what to do yet at least does no harm.
+# Here $F$ is: convolution, norm, ReLU, convolution, norm. The way of the $+ x$ past the layers is called
+# a **shortcut** or identity connection. $F$ has to learn only what should be *changed* (the residual,
+# what is left to do). At the start of training, a block that does not know what to do yet at least does
+# no harm.
 #
-# The backward pass follows from lesson 2: where paths meet, slopes add. Let $x$ grow by $\epsilon$, in any
-# direction. Through $F$, $y$ grows by $J \epsilon$ with the Jacobian $J$ of $F$; past it, by $\epsilon$.
-# Together $(J + I)\, \epsilon$, with $I$ the identity. So
+# The backward pass follows from lesson 2: where paths meet, slopes add. Let $x$ grow by $\epsilon$, in
+# any direction. Through $F$, $y$ grows by $J \epsilon$ with the Jacobian $J$ of $F$; past it, by
+# $\epsilon$. Together $(J + I)\, \epsilon$, with $I$ the identity. So
 #
 # $$dx = dy \cdot (J + I) = dy \cdot J + dy$$
 #
-# In words: send `dy` backward through the layers, and add `dy` itself. We check that with a small block of
-# the library, against the sum and against differences:
+# In words: send `dy` backward through the layers, and add `dy` itself. We check that with a small block
+# of the library, against the sum and against differences:
 
 # %% tags=["check"]
 rng = np.random.default_rng(0)
@@ -268,6 +341,76 @@ print(f"library and dy J + dy agree: {np.allclose(dx, summed, 1e-12, 1e-12)}")
 print(f"in a random direction: dx gives {(dx * direction).sum():.6f}, differences {difference:.6f}")
 
 # %% [markdown]
+# Five blocks in a row are more than one long chain. Multiply the brackets, first for two blocks:
+#
+# $$(I + J_2)(I + J_1) = I + J_1 + J_2 + J_2 J_1$$
+#
+# There are four paths: past both, through one, through the other, through both. With five blocks there
+# are $2^5 = 32$, and the gradient is the sum over all of them. One of the 32 is $I$: no block at all.
+
+# %% tags=["check"]
+J = 0.3 * rng.standard_normal((5, 4, 4))
+product, paths = np.eye(4), np.zeros((4, 4))
+for each in J:
+    product = (np.eye(4) + each) @ product
+for path in range(32):  # its bits say which blocks the path goes through
+    along = np.eye(4)
+    for k in range(5):
+        along = J[k] @ along if path >> k & 1 else along
+    paths += along
+print(f"the product is the sum over 32 paths: {np.allclose(product, paths)}")
+
+# %% [markdown]
+# ## What do the blocks do?
+#
+# If a block can be passed by, we can switch it off: keep the shortcut, leave out $F$. Without a shortcut
+# the picture would be lost.
+#
+# **Predict before you run:** what is left of the painting without block 1, without block 5, without all
+# five?
+
+
+# %%
+def paint_without(net, picture, blocks):
+    """The painting with some residual blocks replaced by their shortcuts."""
+    x, mean = net._centred(picture[None])
+    for name, layer in net.layers.layers.items():
+        x = ops.center_crop(x, layer.crop)[0] if name in blocks else layer.forward(x)
+    return (x + mean)[0]
+
+
+all_five = [f"residual{k}" for k in range(1, 6)]
+without = {"all blocks": [], "without block 1": all_five[:1], "without block 3": all_five[2:3]}
+without |= {"without block 5": all_five[4:], "without all five": all_five}
+paintings = {title: paint_without(net, photo, blocks)[:, 24:152] for title, blocks in without.items()}
+show(photo=photo[:, 24:152], **paintings, columns=3)
+
+# %% [markdown]
+# Without one block the painting is nearly the same. (Without the first, a white spot is left, which it
+# would have corrected.) Without all five the cat is still there, in the colours of the paint, but there
+# are no strokes: the blocks make them, bit by bit.
+#
+# How much does a block add? At its end stands a norm, so $F(x)$ has about variance 1, whatever $x$ is.
+# The mean square of the sum is
+#
+# $$\overline{(x + F)^2} = \overline{x^2} + \overline{F^2} + 2\, \overline{x F}$$
+#
+# If $F(x)$ has nothing to do with $x$, the last term is about 0. If the block goes on in the direction of
+# what is there, it is positive.
+
+# %% tags=["check"]
+x = outputs["conv3_norm"]
+for name in all_five:
+    before, x = x[2:-2, 2:-2], outputs[name]
+    F_x = x - before
+    parts = [np.mean(each) for each in (before**2, F_x**2, 2 * before * F_x, x**2)]
+    print(f"{name}: {parts[0]:.2f} + {parts[1]:.2f} + {parts[2]:.2f} = {parts[3]:.2f}")
+
+# %% [markdown]
+# In four blocks the last term is small: they add something new. The fifth strengthens what is there. And
+# all add about the same, 1, to something that grows. After the first block, two thirds of the sum are its
+# own (0.97 of 1.45), after the fifth a seventh (1.06 of 7.41). This is why one block can be missed.
+#
 # ## Why it matters
 #
 # The $+\,dy$ is the point of it all. Without a shortcut, the gradient is multiplied by one Jacobian after
@@ -350,8 +493,8 @@ check("Residual", Residual)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# $dx = dy \cdot J$ from the layers, and then `dy` is added, but only to the inner part of `dx`: `dx[:, c :
-# H - c, c : W - c] += dy`.
+# $dx = dy \cdot J$ from the layers, and then `dy` is added, but only to the inner part of `dx`:
+# `dx[:, c : H - c, c : W - c] += dy`.
 #
 # </details>
 # <details><summary>Solution</summary>
@@ -386,8 +529,8 @@ check("Residual", Residual)
 # ## Do it large
 #
 # `print(style_net())` shows the paper's network, with transposed convolutions on the way up, and
-# `print(VGG16.load())` the critic, with its 14.7 million weights. Count its products with `convolutions`
-# (its layers are of another class, so change the test).
+# `print(VGG16.load())` the critic (lesson 8 counted its 14.7 million weights). How many products does the
+# critic need for a photo of 256 x 256, and how many the painter? In training, who is the more expensive?
 #
 # ## What you have seen
 #
@@ -395,7 +538,8 @@ check("Residual", Residual)
 #   more channels, and it sees farther.
 # - The **receptive field** can be computed from the table, or measured with the gradient of one pixel.
 #   Through instance norm each pixel sees the whole photo.
-# - A **residual block** is $F(x) + x$; backward, $dx = dy \cdot J + dy$.
+# - A **residual block** is $F(x) + x$; backward, $dx = dy \cdot J + dy$. Five of them are 32 paths, whose
+#   gradients add. A block can be switched off, and the painting is still there.
 #
 # **In the paper:** section 3.1, and Table 1 of the supplement. **In the library:** `networks/style.py`
 # builds the network, `layers.py` holds `Residual`.
