@@ -8,6 +8,7 @@
 # them as you have solved: what is missing stays the library's.
 
 # %%
+import contextlib
 import os
 import shutil
 import tempfile
@@ -24,9 +25,9 @@ from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.samples import PHOTOS, STYLES
 
 # %% [markdown]
-# Here is what the library makes of a photo, with the network of one style that ships. Remember this
-# picture: at the end of the lesson the same picture is painted again, and every convolution, norm, ReLU
-# and residual block in it is yours.
+# Here is what the library makes of a photo, with the network of one style that ships. Remember this picture:
+# at the end of the lesson the same picture is painted again, and every convolution, norm, ReLU and residual
+# block in it is yours.
 
 # %%
 photo = images.load(PHOTOS / "neuschwanstein.jpg", size=192)
@@ -53,14 +54,13 @@ show(photo=photo, painted_by_the_library=painted_by_the_library)
 # into its file in two ways.
 #
 # - Write it there, with any editor. `tinynst gradcheck lessons/exercises/conv.py` says whether it is right.
-# - Solve it in a notebook, and save it from there. In the cell after your functions, write
-#   `save("conv2d", conv2d, conv2d_backward)` in place of `check(...)`. It checks them, and if they pass,
-#   it writes their text into `lessons/exercises/conv.py`. What does not pass is not saved.
+# - Solve it in a notebook, and save it from there. In the cell after your functions, write `save("conv2d",
+#   conv2d, conv2d_backward)` in place of `check(...)`. It checks them, and if they pass, it writes their
+#   text into `lessons/exercises/conv.py`. What does not pass is not saved.
 #
 # This notebook must run for everybody, also for those who have not solved anything. So it works in a
-# temporary folder, `mine`, with the solutions of the course, which lie in `lessons/solutions`.
-# **To run it with your own files, change `solutions` to `exercises` in the next cell.** Everything below
-# works the same.
+# temporary folder, `mine`, with the solutions of the course, which lie in `lessons/solutions`. **To run it
+# with your own files, change `solutions` to `exercises` in the next cell.** Everything below works the same.
 
 # %%
 lessons = Path.cwd()  # a notebook runs in the folder in which it lies
@@ -73,9 +73,9 @@ print(*sorted(path.name for path in source.glob("*.py")))
 # %% [markdown]
 # ## The first one
 #
-# We begin with an empty folder, and save one exercise as you would from any lesson. `save` takes the name
-# of the operation and your functions. (The `folder` is given only because this notebook must not touch
-# your files.)
+# We begin with an empty folder, and save one exercise as you would from any lesson. `save` takes the name of
+# the operation and your functions. (The `folder` is given only because this notebook must not touch your
+# files.)
 
 
 # %%
@@ -93,8 +93,8 @@ save("relu", relu, relu_backward, folder=mine)
 print((mine / "relu.py").read_text())
 
 # %% [markdown]
-# And now the switch. `use(FOLDER)` checks each file in the folder, and puts what passes in the place of
-# the library's function of that name.
+# And now the switch. `use(FOLDER)` checks each file in the folder, and puts what passes in the place of the
+# library's function of that name.
 #
 # **Predict before you run:** after `use`, which file does the function `ops.relu` come from?
 
@@ -114,15 +114,15 @@ print(f"ops.relu before: {file_of(before)}, now: {file_of(ops.relu)}")
 # %% [markdown]
 # How can a function be exchanged from outside? A **module** is a namespace: a table of names and values.
 # When a layer calls `ops.relu(x)`, Python looks the name up *at that moment*. `use` goes through the
-# library's modules and puts your function wherever the old one stood. This is called **monkey patching**.
-# It is useful in tests and lessons, and confusing elsewhere.
+# library's modules and puts your function wherever the old one stood. This is called **monkey patching**. It
+# is useful in tests and lessons, and confusing elsewhere.
 #
 # It follows that a name that you imported *before* keeps the old function: `before`, above, is still the
 # library's. The same is true of a network that was made before. So in this lesson networks are made after
 # `use`, and we write `optim.Adam`, not `Adam`.
 #
-# The wrapper exists because the library asks for a little more than you wrote: its `conv2d` can apply a
-# ReLU in the same call, for speed. The wrapper calls your `conv2d` and then applies the ReLU itself.
+# The wrapper exists because the library asks for a little more than you wrote: its `conv2d` can apply a ReLU
+# in the same call, for speed. The wrapper calls your `conv2d` and then your ReLU.
 #
 # ## A mistake on the way
 #
@@ -138,8 +138,8 @@ assert wrong != text
 names = use(mine)
 
 # %% [markdown]
-# The ReLU is yours, the convolution is still the library's. Without a check, a
-# network may well train with such a mistake, only worse than it should. What does the check say?
+# The ReLU is yours, the convolution is still the library's. Without a check, a network may well train with
+# such a mistake, only worse than it should. What does the check say?
 
 # %%
 from tinynst.gradcheck.grade import grades  # noqa: E402  what `tinynst gradcheck mine/conv.py` prints
@@ -148,12 +148,13 @@ from tinynst.gradcheck.grade import grades  # noqa: E402  what `tinynst gradchec
 print(grade.text)
 
 # %% [markdown]
-# It does not only say *wrong*. It tries the mistakes that people make, one after the other, and when one
-# of them gives exactly your numbers, it names it.
+# It does not only say *wrong*. It tries the mistakes that people make, one after the other, and when one of
+# them gives exactly your numbers, it names it.
 #
 # ## All fourteen
 #
-# Now the whole folder. It takes some seconds, because every file is checked again.
+# Now the whole folder. It takes some seconds, because every file is checked. (A folder that has not changed
+# is not checked again.)
 
 # %%
 for path in source.glob("*.py"):
@@ -239,9 +240,9 @@ print(f"(a + b) + c = {(a + b) + c}, a + (b + c) = {a + (b + c)}")
 #
 # ## The painting network's gradients
 #
-# Now the other network, which has what VGG lacks: norms, padding, residual blocks, enlargement and tanh.
-# We build it in two ways, so that all operations get their turn: with instance norm and reflection padding
-# in each layer, and, as in the paper, with batch norm and transposed convolutions.
+# Now the other network, which has what VGG lacks: norms, padding, residual blocks, enlargement and tanh. We
+# build it in two ways, so that all operations get their turn: with instance norm and reflection padding in
+# each layer, and, as in the paper, with batch norm and transposed convolutions.
 
 # %%
 KINDS = {
@@ -274,19 +275,17 @@ for kind in KINDS:
 
 # %% [markdown]
 # Five gradients are zero, in both implementations. Is that a mistake? These are the shifts $\beta$ at the
-# end of
-# the residual blocks. Such a shift adds the same number to a whole channel. No ReLU follows, only more
-# sums, then a
-# convolution and an instance norm, which takes away the mean, and with it the shift. Whatever $\beta$ is, the
-# result does not change, so its slope is zero. (In the second network the padding with zeros at the
-# convolution
-# makes a difference at the border.) A check of gradients also teaches you about the network.
+# end of the residual blocks. Such a shift adds the same number to a whole channel. No ReLU follows, only
+# more sums, then a convolution and an instance norm, which takes away the mean, and with it the shift.
+# Whatever $\beta$ is, the result does not change, so its slope is zero. (In the second network the padding
+# with zeros at the convolution makes a difference at the border.) A check of gradients also teaches you
+# about the network.
 #
 # ## What does it cost?
 #
-# Correct is one thing, fast is another. One step of training is: forward, the objective with VGG,
-# backward, Adam. We take one step with the library alone, then with *one* of your files in place of the
-# library's, for each of them.
+# Correct is one thing, fast is another. One step of training is: forward, the objective with VGG, backward,
+# Adam. We take one step with the library alone, then with *one* of your files in place of the library's, for
+# each of them.
 #
 # **Predict before you run:** which of your files costs the most?
 
@@ -317,7 +316,8 @@ use(None)
 alone = {"nothing": step_seconds()}
 for path in sorted(mine.glob("*.py")):
     shutil.copy(path, one / "file.py")
-    use(one)
+    with contextlib.redirect_stdout(None):  # what `use` says of the thirteen others
+        use(one)
     alone[path.stem] = step_seconds()
 
 # %%
@@ -330,10 +330,10 @@ axes.set_ylabel("yours is only this file")
 plt.show()
 
 # %% [markdown]
-# One bar stands out: convolution. Nearly all of the time of such a network is convolution, so that is
-# where work on speed pays, and all the rest can be written for the reader. (That is what **profiling**
-# means: measure before you improve.) Lesson 5 said how many multiplications a convolution needs;
-# `lessons/performance.md` tells how the library saves more than half of them.
+# One bar stands out: convolution. Nearly all of the time of such a network is convolution, so that is where
+# work on speed pays, and all the rest can be written for the reader. (That is what **profiling** means:
+# measure before you improve.) Lesson 5 said how many multiplications a convolution needs; lesson 16 shows
+# how the library saves more than half of them.
 #
 # ## Train it
 #
@@ -410,8 +410,8 @@ print(f"float64, ten steps: the losses agree to nine digits: {np.allclose(double
 # Why does the last digit of a float32 come to matter?
 #
 # - Networks have kinks. Where a number is within a rounding error of zero, ReLU lets the gradient pass in
-#   one program and not in the other; max pooling chooses another of two nearly equal neighbours. In
-#   float64 hardly any number lies so close to a kink.
+#   one program and not in the other; max pooling chooses another of two nearly equal neighbours. In float64
+#   hardly any number lies so close to a kink.
 # - Adam divides by the size of the gradient. A number whose gradient is *nearly zero* moves as far as any
 #   other, and its direction may be decided by rounding.
 # - Each step begins where the one before ended. Small differences are carried along and grow, as in the
@@ -423,8 +423,8 @@ print(f"float64, ten steps: the losses agree to nine digits: {np.allclose(double
 #
 # ## The same picture, by you
 #
-# One promise is left. The network that ships has been trained for hours; its weights are numbers in a
-# file, and they do not mind whose convolution they are multiplied by.
+# One promise is left. The network that ships has been trained for hours; its weights are numbers in a file,
+# and they do not mind whose convolution they are multiplied by.
 
 # %%
 names = use(mine)
@@ -438,8 +438,8 @@ print(f"pixels are 0 to 255; more than one grey level apart: {(apart > 1).mean()
 
 # %% [markdown]
 # You have written a network's layers, its losses, its optimiser, and the gradients of all of them, and it
-# paints. (Two small things were no exercise and are still the library's: enlarging by copying pixels, and
-# the row of norms for each style in the network of many styles.)
+# paints. (One small thing was no exercise and is still the library's: enlarging by copying pixels. In a
+# network of many styles, your instance norm gets the row of each style.)
 #
 # ## Exercise: swap them in
 #
@@ -475,15 +475,18 @@ names = use(lessons / "exercises")
 #
 # ## Do it large
 #
-# Everything that the library can do now runs on your code, until `use(None)` takes it out. An hour of
-# training at 128 pixels, from the network that ships, with your own painting:
+# Everything that the library can do now runs on your code, until `use(None)` takes it out. And `train` takes
+# your folder as an option. An hour of training at 128 pixels, from the network that ships, with your own
+# painting:
 #
 # ```python
 # from tinynst import StyleSettings, train
 #
-# use(lessons / "exercises")
-# train(StyleSettings(style="mine.jpg", iterations=800, image_size=128, out="runs/mine"))
+# train(StyleSettings(style="mine.jpg", iterations=800, image_size=128, ops=lessons / "exercises"))
 # ```
+#
+# In a terminal: `tinynst train --style mine.jpg --ops lessons/exercises`. That run can be stopped and
+# resumed as any other; it uses your functions again.
 
 # %%
 use(None)
@@ -499,9 +502,8 @@ print(f"ops.relu comes from {file_of(ops.relu)} again")
 # - Trainings that differ in the last digit drift apart. Compare single steps.
 # - Nearly all the time is convolution.
 #
-# **In the paper:** all of it; the fourteen files are what its sections 3.1 to 3.3 need. **In the
-# library:** `swap.py` holds `use` and `save`, `gradcheck/grade.py` checks a file, and `ops/` is what you
-# have replaced.
+# **In the paper:** all of it; the fourteen files are what its sections 3.1 to 3.3 need. **In the library:**
+# `swap.py` holds `use` and `save`, `gradcheck/grade.py` checks a file, and `ops/` is what you have replaced.
 #
-# **Next:** `lessons/performance.md`, how the library makes the large bar smaller; `lessons/styles.md`,
-# many paintings in one network; `lessons/super_resolution.md`, the other half of the paper.
+# **Next:** lesson 14, many paintings in one network; lesson 15, super-resolution, the other half of the
+# paper; lesson 16, how the library makes the large bar smaller.
