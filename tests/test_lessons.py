@@ -96,6 +96,20 @@ def test_the_solutions_pass_in_the_notebooks_cell(name):
         assert found.passed is True, found.text
 
 
+def test_the_fast_convolution_of_lesson_16_is_right():
+    cells = build.read_source(LESSONS / "16_fast.py").cells
+    (text,) = (
+        each
+        for cell in cells
+        for each in re.findall(r"```python\n(def my_conv.*?)```", cell.source, re.DOTALL)
+    )
+    rng, space = np.random.default_rng(0), {"np": np}
+    exec(text, space)
+    for shape, kernel in (((2, 20, 15, 3), (9, 9, 3, 4)), ((1, 9, 8, 5), (2, 3, 5, 7))):
+        x, w = rng.standard_normal(shape), rng.standard_normal(kernel)
+        np.testing.assert_allclose(space["my_conv"](x, w), tinynst.ops.conv2d(x, w)[0], atol=1e-10)
+
+
 MISTAKES = {  # of the kind that the lesson warns of: what is changed, into what, how it is named
     "relu": ("dy * (x > 0)", "dy * (dy > 0)", "wrong-mask (dx)"),
     "tanh": ("dy * scale * (", "dy * (", "scaled (dx)"),

@@ -29,7 +29,7 @@ class TrainingSettings(RunSettings):
     lr: float = option(1e-3, "Adam's learning rate", least=0)
     lr_rise: int = option(0, "let it rise from zero over the first N steps", least=0)
     lr_fall: float = option(0.0, "let it fall to zero over this last part of the run", least=0, most=1)
-    ops: str | None = option(None, "run on your own functions, where they pass", metavar="FOLDER")
+    ops: str | None = option(None, "run on your own functions that pass their check", metavar="FOLDER")
 
     free = RunSettings.free | {"iterations", "style", "content", "samples", "ops"}
     start = None  # (arrays, about) of the weights at `init`; None: random weights, or a run that is resumed
