@@ -349,7 +349,8 @@ check("gram_matrix", gram_matrix, gram_matrix_backward)
 #
 # ## Exercise: the style loss
 #
-# Use your two functions above (or `ops.gram_matrix` and `ops.gram_matrix_backward`).
+# Use your two functions above. (To `save` it for lesson 13, write their two lines out inside: a saved
+# function must stand alone.)
 
 
 # %% tags=["exercise", "style_loss"]

@@ -8,6 +8,7 @@
 # them as you have solved: what is missing stays the library's.
 
 # %%
+import contextlib
 import os
 import shutil
 import tempfile
@@ -33,12 +34,12 @@ photo = images.load(PHOTOS / "neuschwanstein.jpg", size=192)
 
 
 def paint():
-    """The photo as a painting, and the seconds it takes, the better of two."""
+    """The photo as a painting, and the seconds that the processor works on it, the better of two."""
     net, seconds = load_style("starry_night_single"), []
     for _ in range(2):
-        begin = time.perf_counter()
+        begin = time.process_time()
         painted = stylize(net, photo)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     return painted, min(seconds)
 
 
@@ -121,7 +122,7 @@ print(f"ops.relu before: {file_of(before)}, now: {file_of(ops.relu)}")
 # `use`, and we write `optim.Adam`, not `Adam`.
 #
 # The wrapper exists because the library asks for a little more than you wrote: its `conv2d` can apply a ReLU
-# in the same call, for speed. The wrapper calls your `conv2d` and then applies the ReLU itself.
+# in the same call, for speed. The wrapper calls your `conv2d` and then your ReLU.
 #
 # ## A mistake on the way
 #
@@ -152,7 +153,8 @@ print(grade.text)
 #
 # ## All fourteen
 #
-# Now the whole folder. It takes some seconds, because every file is checked again.
+# Now the whole folder. It takes some seconds, because every file is checked. (A folder that has not changed
+# is not checked again.)
 
 # %%
 for path in source.glob("*.py"):
@@ -314,7 +316,8 @@ use(None)
 alone = {"nothing": step_seconds()}
 for path in sorted(mine.glob("*.py")):
     shutil.copy(path, one / "file.py")
-    use(one)
+    with contextlib.redirect_stdout(None):  # what `use` says of the thirteen others
+        use(one)
     alone[path.stem] = step_seconds()
 
 # %%
@@ -329,8 +332,8 @@ plt.show()
 # %% [markdown]
 # One bar stands out: convolution. Nearly all of the time of such a network is convolution, so that is where
 # work on speed pays, and all the rest can be written for the reader. (That is what **profiling** means:
-# measure before you improve.) Lesson 5 said how many multiplications a convolution needs;
-# `lessons/performance.md` tells how the library saves more than half of them.
+# measure before you improve.) Lesson 5 said how many multiplications a convolution needs; lesson 16 shows how
+# the library saves more than half of them.
 #
 # ## Train it
 #
@@ -343,11 +346,11 @@ dataset = photos.open_dataset(PHOTOS, side=96)
 
 
 def training(steps, dtype=np.float32):
-    """Train a fresh network. Returns the network, the losses and the seconds."""
+    """Train a fresh network. Returns the network, the losses and the seconds of the processor."""
     net = style_net(width=8, seed=0, dtype=dtype, **KINDS["instance norm, nearest"])
     vgg, wanted = VGG16.load(), painting[None].astype(dtype)
     critic = StyleObjective(vgg, wanted, content={"relu3_3": 1.0}, style=style_layers, tv=1e-6)
-    adam, losses, begin = optim.Adam(net.parameters(), lr=3e-3), [], time.perf_counter()
+    adam, losses, begin = optim.Adam(net.parameters(), lr=3e-3), [], time.process_time()
     adam.rates = {"out.w": 0.1, "out.b": 0.1}
     with photos.batches(dataset, batch=1, size=64, seed=1) as loaded:
         for _ in range(steps):
@@ -357,7 +360,7 @@ def training(steps, dtype=np.float32):
             net.backward(dy)
             adam.step(net.gradients())
             losses.append(terms["total"])
-    return net, losses, time.perf_counter() - begin
+    return net, losses, time.process_time() - begin
 
 
 STEPS = 80
@@ -435,8 +438,8 @@ print(f"pixels are 0 to 255; more than one grey level apart: {(apart > 1).mean()
 
 # %% [markdown]
 # You have written a network's layers, its losses, its optimiser, and the gradients of all of them, and it
-# paints. (Two small things were no exercise and are still the library's: enlarging by copying pixels, and the
-# row of norms for each style in the network of many styles.)
+# paints. (One small thing was no exercise and is still the library's: enlarging by copying pixels. In a
+# network of many styles, your instance norm gets the row of each style.)
 #
 # ## Exercise: swap them in
 #
@@ -471,15 +474,18 @@ names = use(lessons / "exercises")
 #
 # ## Do it large
 #
-# Everything that the library can do now runs on your code, until `use(None)` takes it out. An hour of
-# training at 128 pixels, from the network that ships, with your own painting:
+# Everything that the library can do now runs on your code, until `use(None)` takes it out. And `train` takes
+# your folder as an option. An hour of training at 128 pixels, from the network that ships, with your own
+# painting:
 #
 # ```python
 # from tinynst import StyleSettings, train
 #
-# use(lessons / "exercises")
-# train(StyleSettings(style="mine.jpg", iterations=800, image_size=128, out="runs/mine"))
+# train(StyleSettings(style="mine.jpg", iterations=800, image_size=128, ops=lessons / "exercises"))
 # ```
+#
+# In a terminal: `tinynst train --style mine.jpg --ops lessons/exercises`. That run can be stopped and resumed
+# as any other; it uses your functions again.
 
 # %%
 use(None)
@@ -498,5 +504,5 @@ print(f"ops.relu comes from {file_of(ops.relu)} again")
 # **In the paper:** all of it; the fourteen files are what its sections 3.1 to 3.3 need. **In the library:**
 # `swap.py` holds `use` and `save`, `gradcheck/grade.py` checks a file, and `ops/` is what you have replaced.
 #
-# **Next:** `lessons/performance.md`, how the library makes the large bar smaller; `lessons/styles.md`, many
-# paintings in one network; `lessons/super_resolution.md`, the other half of the paper.
+# **Next:** lesson 14, many paintings in one network, and a new one in seconds; lesson 15, the other half of
+# the paper; lesson 16, how the library makes the large bar smaller.

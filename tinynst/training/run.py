@@ -1,5 +1,6 @@
 """What all runs share: settings, a folder for the results, and a checkpoint to resume from."""
 
+import contextlib
 import copy
 import dataclasses
 from pathlib import Path
@@ -31,7 +32,7 @@ class RunSettings(Settings):
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
 
     free = frozenset(("resume", "out", "every", "device", "vgg"))  # what may change on --resume
-    content = None
+    content = ops = None
 
     def complete(self):
         """Fill in the defaults that depend on other settings, and make paths absolute."""
@@ -121,7 +122,24 @@ def carry_out(task_class, settings):
     """Carry out a run and return it when it has ended. `task_class` is a subclass of Loop that is built from
     (settings, xp, arrays, state), the last two from the checkpoint or None and {}."""
     s, arrays, state = begin(settings)
-    task = task_class(s, device.select(s.device), arrays, state)
+    xp = device.select(s.device)
+    with _own_functions(s.ops, xp) as own:
+        task = task_class(s, xp, arrays, state)
+        task.own = own
+        return _carry_out(task, arrays, state)
+
+
+def _own_functions(folder, xp):
+    """The context in which the functions in `folder` are used; it gives {name: digest of its file}."""
+    if not folder:
+        return contextlib.nullcontext({})
+    from ..swap import using  # here, because most runs do not need the gradient checker
+
+    return using(folder, xp)
+
+
+def _carry_out(task, arrays, state):
+    s = task.settings
     if arrays:
         task.resume(arrays, state)
     print(f"{task.title}, {task.iterations} iterations; results in {task.out}")

@@ -29,8 +29,9 @@ class TrainingSettings(RunSettings):
     lr: float = option(1e-3, "Adam's learning rate", least=0)
     lr_rise: int = option(0, "let it rise from zero over the first N steps", least=0)
     lr_fall: float = option(0.0, "let it fall to zero over this last part of the run", least=0, most=1)
+    ops: str | None = option(None, "run on your own functions that pass their check", metavar="FOLDER")
 
-    free = RunSettings.free | {"iterations", "style", "content", "samples"}
+    free = RunSettings.free | {"iterations", "style", "content", "samples", "ops"}
     start = None  # (arrays, about) of the weights at `init`; None: random weights, or a run that is resumed
     test_photos = ()
 
@@ -39,6 +40,7 @@ class TrainingSettings(RunSettings):
         self.content = str(Path(self.content or PHOTOS).absolute())
         samples = self.samples or [PHOTOS / name for name in self.test_photos]
         self.samples = [str(path.absolute()) for path in images.find(samples)]
+        self.ops = self.ops and str(Path(self.ops).absolute())
 
     def start_from(self, path):
         """Read the weights at `path`. Raises UserError if they are not finite."""
@@ -52,7 +54,7 @@ class TrainingSettings(RunSettings):
         private = ("out", "resume", "samples", "every", "device")
         s = {name: value for name, value in self.to_dict().items() if name not in private}
         s |= {"style": [Path(path).name for path in s["style"]]} if "style" in s else {}
-        return s | {name: Path(s[name]).name for name in ("content", "init", "vgg") if s[name]}
+        return s | {name: Path(s[name]).name for name in ("content", "init", "vgg", "ops") if s[name]}
 
 
 def learning_rate(iteration, iterations, lr, rise=0, fall=0.0):
@@ -73,6 +75,7 @@ class TrainingTask(Loop):
     """
 
     crops = (0.5, 1.0)  # sides of the crops, as fractions of the photo's shorter side
+    own = {}  # noqa: RUF012  the functions of --ops that are used: {name: digest of its file}
 
     def __init__(self, settings, xp):
         super().__init__(settings)
@@ -105,7 +108,7 @@ class TrainingTask(Loop):
 
     def inputs(self):
         """What must be unchanged on resume for the same numbers."""
-        return {"photos": len(self.dataset)}
+        return {"photos": len(self.dataset), "ops": self.own}
 
     def state(self):
         return {"inputs": self.inputs()}
@@ -123,8 +126,13 @@ class TrainingTask(Loop):
         return groups
 
     def restore(self, arrays, state):
+        recorded = {"ops": {}} | (state.get("inputs") or {})
+        if recorded["ops"] != self.own:
+            changed = sorted(name for name, _ in recorded["ops"].items() ^ self.own.items())
+            text = "--ops: the run was started with other functions, or other text in their files"
+            raise UserError(f"{text}: {', '.join(dict.fromkeys(changed))}")
         for name, now in self.inputs().items():
-            before = (state.get("inputs") or {}).get(name, now)  # very old checkpoints do not record it
+            before = recorded.get(name, now)  # very old checkpoints do not record it
             if before != now:
                 option = "--style" if name == "painting" else f"--content {self.settings.content}"
                 change = f"({name}: {str(before)[:8]}, now {str(now)[:8]})"
@@ -137,6 +145,7 @@ class TrainingTask(Loop):
         means = {name: sum(row[name] for row in last) / len(last) for name in (last[0] if last else ())}
         means.pop("iteration", None)
         record = {"iterations": self.iteration, "photos": len(self.dataset), "losses": means}
+        record |= {"ops": list(self.own)} if self.own else {}
         about = self.net.about() | record | {"settings": self.settings.public()} | about
         weights.save(self.out / "weights.h5", self._net_arrays(), about, thumbnail=thumbnail)
 
