@@ -204,7 +204,7 @@ def test_weights_by_factor_and_loss(here, command, monkeypatch):
     [
         (["--factor", "2"], "--factor is 2, but w.h5 was trained with 4"),
         (["--loss", "feature"], "--loss is feature, but w.h5 was trained with pixel"),
-        (["--tile", "0"], "--tile must be at least 1 pixel, not 0"),
+        (["--tile", "0"], "--tile is 0; it should be at least 1"),
         ([], "32x36 would be too large"),
     ],
 )
