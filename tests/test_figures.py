@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tinynst.data import images
+from tinynst.data.styles import style_objective
 from tinynst.errors import UserError
 from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16
@@ -22,7 +23,7 @@ def vgg():
 
 @pytest.fixture(scope="module")
 def photo():
-    return evaluate_style.middle(images.load(PHOTOS / "chelsea.jpg", 32), 32)
+    return evaluate_style.load_middle(PHOTOS / "chelsea.jpg", 32)
 
 
 def test_inversion_from_a_shallow_layer_is_nearest_to_the_photo(vgg, photo, monkeypatch):
@@ -47,8 +48,8 @@ def test_style_reconstruction_lowers_the_loss_at_its_own_layers(vgg):
 
 
 def test_comparison_shows_the_values_of_its_pictures(vgg, photo):
-    [goal] = evaluate_style.find_goals("starry_night_single").values()
-    objective = evaluate_style.make_objective(vgg, *goal)
+    [(goal, path)] = evaluate_style.find_goals("starry_night_single").values()
+    objective = style_objective(vgg, images.load(path, goal["style_size"], side="long")[None], goal)
     row, captions = figures.comparison(load_style("starry_night_single"), objective, photo, 10)
     totals = [objective.value(picture[None], objective.targets(photo[None])) / 1000 for picture in row]
     assert len(row) == len(captions) == 4 and totals[3] < totals[2]
