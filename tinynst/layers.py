@@ -39,8 +39,8 @@ class Layer:
         return dict(self._buffers)
 
     def leaves(self):
-        """The layers that this one consists of, down to single operations."""
-        return [self]
+        """{name: layer} of the single operations that this layer consists of."""
+        return {"": self}
 
     def out_shape(self, shape):
         """The shape (H, W, C) of y for one image x of `shape` (H, W, C)."""
@@ -225,7 +225,7 @@ class Sequential(Layer):
         return {f"{name}.{key}": array for name, arrays in found.items() for key, array in arrays.items()}
 
     def leaves(self):
-        return [leaf for layer in self.layers.values() for leaf in layer.leaves()]
+        return {name.rstrip("."): leaf for name, leaf in self._collect("leaves").items()}
 
     def parameters(self):
         return self._collect("parameters")

@@ -69,7 +69,7 @@ def gram(f):
 
 class Torch(Side):
     def __init__(self, order=torch.contiguous_format):
-        self.order, self.versions = order, {"torch": torch.__version__}
+        self.order = order
 
     def put(self, array, *axes):
         """The array as a tensor on the device, with its axes permuted if it has four."""
@@ -138,11 +138,9 @@ class OnnxRuntime(Torch):
     """Stylising with the net as PyTorch exports it."""
 
     def prepare(self, job):
-        import onnx
         import onnxruntime
 
         self.device = "cpu"
-        self.versions |= {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
         net, images, model = Net(style_net(width=job["width"]), self.put), photos(job), io.BytesIO()
         images = self.put(images, 0, 3, 1, 2)
         names = {"input_names": ["images"], "output_names": ["y"]}
@@ -151,3 +149,10 @@ class OnnxRuntime(Torch):
         options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1
         session = onnxruntime.InferenceSession(model.getvalue(), options, ["CPUExecutionProvider"])
         return lambda: [session.run(None, {"images": images.numpy()})[0].transpose(0, 2, 3, 1)]
+
+
+def side(name):
+    """The peer of this name."""
+    if name == "onnxruntime":
+        return OnnxRuntime()
+    return Torch(torch.channels_last if name == "torch channels-last" else torch.contiguous_format)
