@@ -48,7 +48,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
             argument = field.metadata["argument"]
-            name, choices = argument.get("flags", [flag(field.name)])[-1], argument.get("choices")
+            name, choices = max(argument.get("flags", [flag(field.name)]), key=len), argument.get("choices")
             for each in value if isinstance(value, list) else [value]:
                 if each == "":
                     raise UserError(f"{name} is empty")
@@ -65,13 +65,10 @@ class Settings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`, {name: its option}.
-        An option that is not given is absent from the result of `parse_args`, so that
-        `cls(**vars(parser.parse_args()))` knows which were given."""
+    def add_options(cls, parser):
+        """Give the argparse `parser` an option for each setting. One that is not given is absent from the
+        result of `parse_args`, so that `cls(**vars(parser.parse_args()))` knows which were given."""
         for field in dataclasses.fields(cls):
-            if names is not None and field.name not in names:
-                continue
             kind, several = _kind(field.type)
             default, text = field.metadata["default"], field.metadata["help"]
             if default or type(default) in (int, float):
@@ -83,7 +80,7 @@ class Settings:
             if kind in (int, float) and "choices" not in field.metadata["argument"]:
                 how["metavar"] = "N" if kind is int else "X"
             how |= field.metadata["argument"]
-            flags = how.pop("flags", [names[field.name] if names else flag(field.name)])
+            flags = how.pop("flags", [flag(field.name)])
             parser.add_argument(*flags, **how | ({"dest": field.name} if flags[0].startswith("-") else {}))
 
     @classmethod

@@ -64,13 +64,11 @@ class LossSettings(Settings):
     style_weights: list[float] = option([5.0], "one, or one for each style layer", nargs="*")
     tv_weight: float = option(1e-6, "weight of the total variation: more is smoother", least=0)
 
-    flags = {}  # noqa: RUF012  {setting: its option}, if that has another name
-
     def check(self):
         super().check()
         for kind in ("content", "style"):
             layers, values = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_weights")
-            layer_weights(layers, values, kind, self.flags.get(f"{kind}_layers"))
+            layer_weights(layers, values, kind)
             setattr(self, f"{kind}_weights", values * len(layers) if len(values) == 1 else values)
         if not any([*self.content_weights, *self.style_weights, self.tv_weight]):
             raise UserError("all loss weights are zero: there is nothing to minimise")
