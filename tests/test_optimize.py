@@ -235,7 +235,7 @@ def test_on_the_stand_in_for_cupy_it_agrees_with_numpy(whole, strict, tmp_path):
         ("--iterations 0", "--iterations is 0; it should be at least 1"),
         ("--lr nan", "--lr is nan"),
         ("--style-scale 0.1", "give a larger --style-size (optimize: --style-scale or --size)"),
-        ("--style tiny.png", "tiny.png is 40x15 pixels: less than 16x16"),
+        ("--style tiny.png", "tiny.png would be used at 32x12 pixels: give a larger"),
         (f"texture --style {STYLE} --start content", "texture has no photo"),
         ("--resume", "checkpoint.h5 does not exist"),
         # found at the first evaluations

@@ -213,53 +213,44 @@ def equal_to(curve, total):
 
 
 def report(rows, evaluations):
-    """The report as Markdown, of the rows of curves.csv: a table with a line for each photo, or for each of
-    several styles, then the times."""
+    """The report as Markdown, of the rows of curves.csv: a table with a line for each photo and their mean,
+    or for each of several styles, and the times."""
     by_style, photos, by = (grouped(rows, column) for column in ("style_name", "image", "what"))
-    several = len(by_style) > 1
-    lines = [_line(*each, evaluations, several) for each in (by_style if several else photos).items()]
-    if not several:
-        lines.append(_line(f"mean of {len(photos)} (last columns: median)", rows, evaluations, several))
+    parts = by_style if len(by_style) > 1 else photos | {f"all {len(photos)}": rows}
+    table = markdown_table([{"": name} | _cells(mine, evaluations) for name, mine in parts.items()])
     one_pass = np.median([row["seconds"] for row in by["net"]])
     one = np.median([row["seconds"] for start in STARTS for row in by.get(start, ())])
-    times = [{"": "one pass of the net", "seconds": f"{one_pass:.3f}", "times one pass": "1"}]
-    for k in (1, 100, 300, 500):
-        name, ratio = f"{k} evaluation{'s' * (k > 1)} of L-BFGS", f"{k * one / one_pass:.1f}"
-        times.append({"": name, "seconds": f"{k * one:.2f}", "times one pass": ratio})
-    return f"""{len(by_style)} style{"s" * several} on {len(photos)} photo{"s" * (len(photos) > 1)}.
+    return f"""Styles: {len(by_style)}. Photos: {len(photos)}.
 
 {LEGEND}
 
-{markdown_table(lines)}
+{table}
 
-{markdown_table(times)}
-
-(Medians; those of 100, 300, 500 are so many times that of one.)
+One pass of the net takes {one_pass:.3f} s, one evaluation of L-BFGS {one:.3f} s (medians). 500 evaluations
+take {500 * one / one_pass:.1f} times one pass.
 """
 
 
-def _line(name, rows, evaluations, several):
+def _cells(rows, evaluations):
     """{column: cell} of the photos of one style that are in `rows`."""
     by, curves = grouped(rows, "what"), lowest(rows)
     nets = by["net"]
     values = {"itself": totals(by["itself"]), "net": totals(nets)}
-    if not several:
-        values |= {term: [row[term.lower()] for row in nets] for term in ("content", "style", "TV")}
-        marks = [k for k in MARKS if k <= evaluations] or [evaluations]
-        values |= {f"{start}, {k}": curve[:, k - 1] for start, curve in curves.items() for k in marks}
-    line = {"style" if several else "photo": name}
-    for column, value in values.items():
-        thousands = np.mean(value) / 1000
-        line[column] = f"{thousands:,.0f}" if thousands >= 10 else f"{thousands:.2g}"
+    values |= {term: [row[term.lower()] for row in nets] for term in ("content", "style", "TV")}
+    marks = [k for k in MARKS if k <= evaluations] or [evaluations]
+    values |= {f"{start}, {k}": curve[:, k - 1] for start, curve in curves.items() for k in marks}
+    thousands = {column: np.mean(value) / 1000 for column, value in values.items()}
+    cells = {column: f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for column, x in thousands.items()}
     for start, curve in curves.items():
         found = list(map(equal_to, curve, totals(nets)))
         shown = np.median(found), min(found), max(found)
-        cells = [f"{k:g}" if np.isfinite(k) else f"over {evaluations}" for k in shown]
-        line[f"equal to, from {start}"] = "{} ({} to {})".format(*cells) if len(found) > 1 else cells[0]
-    artefacts = {f"axis, {period}": np.median([row[f"axis{period}"] for row in nets]) for period in (2, 4)}
-    artefacts["border"] = np.mean([np.array(row["profile"].split(), float) for row in nets], axis=0).max()
-    artefacts["saturated, %"] = 100 * np.mean([row["saturated"] for row in nets])
-    return line | {column: f"{value:.2f}" for column, value in artefacts.items()}
+        shown = [f"{k:g}" if np.isfinite(k) else f"over {evaluations}" for k in shown]
+        cells[f"equal to, from {start}"] = "{} ({} to {})".format(*shown) if len(found) > 1 else shown[0]
+    for period in (2, 4):
+        cells[f"axis, {period}"] = f"{np.median([row[f'axis{period}'] for row in nets]):.2f}"
+    lines = np.mean([np.array(row["profile"].split(), float) for row in nets], axis=0)
+    saturated = 100 * np.mean([row["saturated"] for row in nets])
+    return cells | {"border": f"{lines.max():.2f}", "saturated, %": f"{saturated:.2f}"}
 
 
 def plot(path, rows, title):
