@@ -24,22 +24,12 @@ from ..networks.transform import FACTORS
 from ..samples import PHOTOS
 from ..settings import Settings, option
 from . import metrics, superres
-from .report import grouped, write_csv
+from .report import grouped, markdown_table, write_csv
 
 LAYERS = metrics.DISTANCE_LAYERS
 SCORES = ("psnr", "ssim", "distance", *LAYERS)
 ROWS = 8  # photos on a sheet
 SQUARE, ZOOM = 112, 2  # the side of the squares on a sheet, in pixels of the photo, and their enlargement
-
-# PSNR and SSIM in the paper's supplement, {(set, factor): {method: ...}}; methods are named by their loss
-PAPER = {
-    ("Set5", 4): {"bicubic": (28.43, 0.8114), "pixel": (28.40, 0.8205), "feature": (27.09, 0.7680)},
-    ("Set14", 4): {"bicubic": (25.99, 0.7301), "pixel": (25.75, 0.6994), "feature": (24.99, 0.6731)},
-    ("BSD100", 4): {"bicubic": (25.96, 0.682), "pixel": (25.91, 0.6680), "feature": (24.95, 0.6317)},
-    ("Set5", 8): {"bicubic": (23.80, 0.6455), "pixel": (24.77, 0.6864), "feature": (23.26, 0.7058)},
-    ("Set14", 8): {"bicubic": (22.37, 0.5518), "pixel": (23.02, 0.5787), "feature": (21.64, 0.5837)},
-    ("BSD100", 8): {"bicubic": (22.11, 0.5322), "pixel": (22.54, 0.5526), "feature": (21.35, 0.5474)},
-}
 
 
 @dataclasses.dataclass(init=False)
@@ -125,16 +115,19 @@ def worst_square(image, truth, step):
 def evaluate(s):
     """Measure, print the means, write OUT."""
     sets, xp = _sets(s.set, check_folder(s.out)), device.select(s.device)
-    methods, losses = {"bicubic": functools.partial(bicubic, factor=s.factor)}, {"bicubic": "bicubic"}
-    for name, net, loss in _nets(s, xp):
-        losses[name] = loss
+    methods = {"bicubic": functools.partial(bicubic, factor=s.factor)}
+    for name, net in _nets(s, xp):
         methods[name] = functools.partial(superres.enlarge, net, match_histogram=s.match_histogram)
     vgg, rows, sheets = VGG16.load(xp=xp), [], {}
     for name, paths in sets.items():
         table, sheet = score_set(paths, methods, s.factor, vgg)
         rows += [{"set": name, "factor": s.factor, **row} for row in table]
-        _print_means(name, s.factor, len(paths), table[-len(methods) :], losses)
         sheets[name] = images.sheet(*zip(*sheet, strict=True))
+        head, lines = f"{name}, x{s.factor}, {len(paths)} images", []
+        for mean in table[-len(methods) :]:
+            cells = {score: f"{mean[score]:.{2 if score == 'psnr' else 4}f}" for score in SCORES}
+            lines.append({head: mean["method"]} | cells)
+        print(f"{markdown_table(lines)}\n", flush=True)
     rows = [row | {name: round(row[name], 6) for name in SCORES} for row in rows]
     write_csv(Path(s.out) / "scores.csv", ("set", "factor", "image", "method", *SCORES), rows)
     for name, sheet in sheets.items():
@@ -155,28 +148,14 @@ def _sets(folders, out):
 
 
 def _nets(s, xp):
-    """(name, net, loss it was trained with) of --weights, or of all that ship for --factor. Raises UserError
-    for weights of another factor."""
+    """(name, net) of --weights, or of all that ship for --factor. Raises UserError for weights of another
+    factor."""
     used = set()
     for given in weights.shipped("superres") if s.weights is None else s.weights:
-        net, about = superres.load_superres(given, xp)
-        if net.factor != s.factor and s.weights is None:
-            continue
-        if net.factor != s.factor:
+        net, _ = superres.load_superres(given, xp)
+        if net.factor == s.factor:
+            name = given if Path(given).stem in used else Path(given).stem
+            used.add(name)
+            yield name, net
+        elif s.weights is not None:
             raise UserError(f"--weights {given} enlarges {net.factor} times: use --factor {net.factor}")
-        name = given if Path(given).stem in used else Path(given).stem
-        used.add(name)
-        yield name, net, about.get("loss")
-
-
-def _print_means(name, factor, count, means, losses):
-    """A line for each method, with what the paper reports for its loss."""
-    paper = PAPER.get((name, factor), {})
-    head = f"{name}, x{factor}, {count} image{'s' * (count != 1)}"
-    titles = f"{'PSNR':>7} {'SSIM':>7} {'distance':>9}  {' '.join(f'{layer:>8}' for layer in LAYERS)}"
-    print(f"{head:28}{titles}{'   the paper' if paper else ''}")
-    for mean in means:
-        line = f"{mean['method']:28}{mean['psnr']:7.2f} {mean['ssim']:7.4f} {mean['distance']:9.4f}  "
-        line += " ".join(f"{mean[layer]:8.4f}" for layer in LAYERS)
-        reported = paper.get(losses[mean["method"]])
-        print(line + (f"   {reported[0]:.2f} / {reported[1]:.4f}" if reported else ""), flush=True)
