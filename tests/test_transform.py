@@ -202,7 +202,7 @@ def test_norms_alone_can_be_learnt():
         assert g.any(axis=1).tolist() == [False, True, False]  # of the style in use alone
 
 
-@pytest.mark.parametrize("name", ["style", "3 styles, smooth", "x4, nearest"])
+@pytest.mark.parametrize("name", ["style", "batch, nearest", "3 styles, smooth", "x4, nearest"])
 def test_a_saved_net_is_loaded_by_the_commands(tmp_path, name):
     net, images = make(name, dtype=np.float32), photos(1, 7, 9, 3, dtype=np.float32)
     painting = STYLES / "starry_night.jpg" if name == "style" else None
