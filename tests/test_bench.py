@@ -241,26 +241,6 @@ def test_a_missing_peer(capsys, monkeypatch, peer):
     assert command(capsys, "--peer", peer) == (2, [], f"tinynst bench: {expected}\n")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("--rounds 0", "--rounds is 0; it should be at least 1"),
-        ("--sizes 64 8", "--sizes is 8; it should be at least 16"),
-        ("--plot a.png", "--plot means nothing without --sweep"),
-        ("--sweep --plot a.jpg", "must end in .png"),
-        ("--layers --peer torch", "--peer is not allowed with --layers"),
-        ("--convs --width 32", "--width is not allowed with --convs"),
-        ("--peer onnxruntime --work train", "use --peer torch"),
-        ("--peer torch --sizes 40", "at least 41 pixels"),
-        ("--convs --sweep", "--sweep is not allowed with --convs"),
-    ],
-)
-def test_mistakes_are_one_line(capsys, arguments, words):
-    status, out, err = command(capsys, *arguments.split())
-    assert (status, out) == (2, [])
-    assert words in err and err.count("\n") == 1
-
-
 def test_as_a_program(tmp_path):
     tiny = "--work stylize --sizes 32 --width 2 --rounds 1".split()
     program = [sys.executable, "-m", "tinynst.bench", *tiny]

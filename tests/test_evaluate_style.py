@@ -179,30 +179,3 @@ def test_on_the_stand_in_for_cupy(strict, folder, tmp_path):
     np.testing.assert_allclose(
         *(totals(each, "itself", "net", "noise") for each in (found, expected)), rtol=1e-3
     )
-
-
-@pytest.mark.parametrize(
-    ("net", "options", "message"),
-    [
-        ("nothing.h5", [], "nothing.h5"),
-        ("many.h5:c", [], "no style weights called 'c': choose from a, b, identity"),
-        ("many.h5:a b", [], "is a mixture: name one style"),
-        ("many.h5:identity", [], "does not record the objective of identity"),
-        ("many.h5", ["--styles", "a", "identity"], "no 'identity' to measure"),
-        (
-            "many.h5",
-            ["--style", TWO[0]],
-            "the painting mine.png of the style b is not there: give it with --style",
-        ),
-        ("many.h5", ["--images", "nowhere"], "nowhere"),
-        ("many.h5", ["--images", *TWO, "chelsea.jpg"], "two photos have the same file name"),
-        ("many.h5", ["--size", "31"], "--size is 31; it should be at least 32"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(folder, tmp_path, monkeypatch, net, options, message):
-    monkeypatch.chdir(tmp_path)
-    images.save("chelsea.jpg", images.load(TWO[1], 32))
-    with pytest.raises(UserError) as error:
-        run(folder, tmp_path / "report", *options, net=net)
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "report").exists()

@@ -9,7 +9,6 @@ from PIL import Image
 
 from tinynst import evaluate
 from tinynst.data import degradation, images, weights
-from tinynst.errors import UserError
 from tinynst.networks import VGG16, super_resolution_net
 from tinynst.samples import PHOTOS
 from tinynst.tools import evaluate_superres, report, superres
@@ -183,35 +182,3 @@ def test_the_stand_in_for_cupy_finds_the_same(here, strict):
     for key in cpu:
         cpu[key], cuda[key] = ([row[key][score] for score in SCORES] for row in (cpu, cuda))
         np.testing.assert_allclose(cuda[key], cpu[key], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("--set nowhere", "nowhere: no such file or folder"),
-        ("--set few empty", "empty is an empty folder"),
-        ("--set few -o few/out", "lies in the set few"),
-        ("--set . ", "lies in the set ."),
-        ("--set few -o few/cat.png", "is a file"),
-        ("--set few other/few", "two sets called few"),
-        ("--set few --weights two.h5", "--factor 2"),
-        ("--set few --weights nothing.h5", "nothing.h5"),
-        ("--set few --weights vgg16", "vgg16"),
-        ("--set few tiny", "tiny.png is 23x61 pixels; x4 needs at least 24x24"),
-        ("--set few broken", "broken.png: no image"),
-    ],
-)
-def test_mistakes_are_reported_and_cost_no_earlier_result(here, arguments, words):
-    for name in ("empty", "other/few", "tiny", "broken", "out"):
-        (here / name).mkdir(parents=True)
-    square("coffee", 0, 0, 64).save("other/few/a.png")
-    square("coffee", 0, 0, 61).crop((0, 0, 23, 61)).save("tiny/tiny.png")
-    (here / "broken/broken.png").write_text("nothing")
-    save_net("two.h5", factor=2)
-    earlier = {"scores.csv": "earlier", "few.png": "earlier"}
-    for name, text in earlier.items():
-        (here / "out" / name).write_text(text)
-    with pytest.raises(UserError) as caught:
-        evaluate.main(["superres", "--weights", "-o", "out", *arguments.split()])
-    assert words in str(caught.value)
-    assert {path.name: path.read_text() for path in (here / "out").iterdir()} == earlier

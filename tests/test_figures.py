@@ -5,7 +5,6 @@ import pytest
 
 from tinynst.data import images
 from tinynst.data.styles import style_objective
-from tinynst.errors import UserError
 from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16
 from tinynst.networks.vgg import STYLE_LAYERS
@@ -69,18 +68,3 @@ def test_the_command_writes_the_sheets(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["figure4.jpg", "figure5.jpg"]
     assert images.load(tmp_path / "figures/figure4.jpg").shape[1] > 6 * 32
     assert str(tmp_path / "figures/figure5.jpg") in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--size", "8", "--size is 8; it should be at least 32"),
-        ("--photos", "nowhere.jpg", "nowhere.jpg"),
-        ("--style", "gallery", "holds 13 styles: name one of"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(option, value, message, tmp_path):
-    with pytest.raises(UserError) as error:
-        run(tmp_path / "figures", option, value)
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "figures").exists()

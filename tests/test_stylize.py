@@ -269,45 +269,6 @@ def test_options(here, net, command, strict, options, size, named):
     assert difference.max() <= (1 if "cuda" in options else 0)
 
 
-ONE = "a.png -o b.png"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("a.png", "required: -o"),
-        ("-o b.png", "required: IMAGE"),
-        ("a.png none -o out", "none: no such file or folder"),
-        ("a.png -o b.gif", "b.gif: the name of this file must end in .png, .jpg"),
-        ("a.png --out=", "--out is empty"),
-        ("a.png -o notes.txt/", "notes.txt/ is a file"),
-        ("a.png -o notes.txt/b.png", "notes.txt is a file"),
-        ("a.png c.png -o notes.txt", "notes.txt is a file: name a folder for the results"),
-        ("a.png c.png -o b.png", "b.png is a name for one image"),
-        ("odd -o b.png", "b.png is a name for one image"),
-        ("a.png -o odd", "is a folder"),
-        ("notes.txt -o out/", "notes.txt: no image that can be read"),
-        ("empty -o out/", "empty is an empty folder"),
-        (f"{ONE} --strength nan", "--strength is nan; it should be between 0 and 1"),
-        (f"{ONE} --size 0", "--size is 0; it should be at least 1"),
-        (f"{ONE} --size 99999999 --enlarge", "give a smaller size"),
-        (f"{ONE} --enlarge", "--enlarge needs --size"),
-        (f"{ONE} --device tpu", "--device"),
-        (f"{ONE} --device cuda", "CuPy"),
-        (f"{ONE} --style no_such_style", "no style weights called 'no_such_style'"),
-        (f"{ONE} --style a.png", "a.png is not an HDF5 file"),
-        (f"{ONE} --style vgg16", "holds vgg16 weights, not style weights"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(here, refused, monkeypatch, arguments, message):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    (here / "notes.txt").write_text("not what you think")
-    (here / "odd" / "a.png").mkdir(parents=True)
-    images.save("odd/b.png", picture(8, 8))
-    (here / "empty").mkdir()
-    assert message in refused(*arguments.split())
-
-
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write everywhere")
 def test_a_folder_that_may_not_be_written_into(here, refused):
     (here / "locked").mkdir(mode=0o500)

@@ -197,21 +197,3 @@ def test_weights_by_factor_and_loss(here, command, monkeypatch):
         assert np.array_equal(read("b.png"), expected)
     status, _, err = command("a.png", "-o", "b.png", "--factor", "8", weights=None)
     assert status == 2 and "called 'superres_x8_feature'" in err and "superres_x4_pixel" in err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--factor", "2"], "--factor is 2, but w.h5 was trained with 4"),
-        (["--loss", "feature"], "--loss is feature, but w.h5 was trained with pixel"),
-        (["--tile", "0"], "--tile is 0; it should be at least 1"),
-        ([], "32x36 would be too large"),
-    ],
-)
-def test_mistakes_are_one_line_and_keep_what_was_there(here, command, monkeypatch, options, message):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    images.save("a.png", picture(9, 8))
-    images.save("b.png", picture(3, 3))
-    status, out, err = command("a.png", *options, "-o", "b.png")
-    assert (status, out) == (2, "") and message in err and err.count("\n") == 1
-    assert np.array_equal(read("b.png"), picture(3, 3))
