@@ -66,7 +66,7 @@ class BenchSettings(Settings):
         if self.plot:
             check_file(self.plot, (".png",))
         device.select(self.device)
-        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device == "cuda"):
+        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device != "cpu"):
             raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
         if self.peer and not self.convs and min(self.sizes or [PAD + 1]) <= PAD:
             raise UserError(f"--sizes: reflection padding by {PAD} needs images of at least {PAD + 1} pixels")

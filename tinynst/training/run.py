@@ -124,8 +124,7 @@ def carry_out(task_class, settings):
     if not task.finished:
         resume = f"{s.command} --out {task.out} --resume"
         print(f"stopped at iteration {task.iteration}, saved; continue with: {resume}")
-        return task
-    for name, where in task.results().items():
+    for name, where in task.results().items() if task.finished else ():
         print(f"{name + ':':8} {where}")
     return task
 
