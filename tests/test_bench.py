@@ -5,8 +5,6 @@ import importlib.util
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -239,12 +237,3 @@ def test_a_missing_peer(capsys, monkeypatch, peer):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else "found")
     expected = f"--peer {peer} needs {missing}, which is not installed: pip install 'tinynst[bench]'"
     assert command(capsys, "--peer", peer) == (2, [], f"tinynst bench: {expected}\n")
-
-
-def test_as_a_program(tmp_path):
-    tiny = "--work stylize --sizes 32 --width 2 --rounds 1".split()
-    program = [sys.executable, "-m", "tinynst.bench", *tiny]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].split()[:3] == ["stylize", "32", "1"]
-    assert list(tmp_path.iterdir()) == []

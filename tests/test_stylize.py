@@ -276,27 +276,20 @@ def test_a_folder_that_may_not_be_written_into(here, refused):
 
 
 def test_odd_images(here, net, command):
-    rgba = np.dstack([picture(8, 15), np.full((8, 15), 255, np.uint8)])
-    rgba[:, :5, 3] = 0
-    grey16 = np.linspace(0, 65535, 120).reshape(8, 15).astype(np.uint16)
-    tiny, side = picture(1, 1), picture(20, 30)
-    grey8 = np.rint(np.repeat(grey16[..., None] / 257, 3, axis=2)).astype(np.uint8)
+    """Odd names, a picture of one pixel, a photo on its side, and 16 bits."""
+    grey = np.linspace(0, 65535, 120).reshape(8, 15).astype(np.uint16)
+    grey8 = np.rint(np.repeat(grey[..., None] / 257, 3, axis=2)).astype(np.uint8)
     (here / "in").mkdir()
-    shown = {}
-    for name, image, options, expected in (
-        ("tiny", tiny, {}, tiny),
-        ("Größe 大きい \N{ARTIST PALETTE}", side, {}, side),
-        ("-o", side, {}, side),
-        ("turned", side, {"exif": exif(6)}, np.rot90(side, -1)),
-        ("grey", grey16, {}, grey8),
-        ("glass", rgba, {}, np.where(rgba[..., 3:] == 0, 255, rgba[..., :3]).astype(np.uint8)),
-    ):
-        Image.fromarray(image).save(f"in/{name}.png", **options)
-        shown[f"{name}.png"] = expected
+    shown = {"tiny": picture(1, 1), "Größe 大きい \N{ARTIST PALETTE}": picture(20, 30), "-o": picture(9, 9)}
+    for name, image in shown.items():
+        images.save(f"in/{name}.png", image)
+    Image.fromarray(picture(20, 30)).save("in/turned.png", exif=exif(6))
+    Image.fromarray(grey).save("in/grey.png")
+    shown |= {"turned": np.rot90(picture(20, 30), -1), "grey": grey8}
     status, _, err = command("in", "-o", "out/")
-    assert (status, err) == (0, "") and list(tree(here / "out")) == sorted(shown)
+    assert (status, err) == (0, "") and {path.stem for path in (here / "out").iterdir()} == shown.keys()
     for name, photo in shown.items():
-        np.testing.assert_array_equal(read(f"out/{name}"), stylize.stylize(net, photo), err_msg=name)
+        np.testing.assert_array_equal(read(f"out/{name}.png"), stylize.stylize(net, photo), err_msg=name)
 
 
 def test_bad_images_among_others(here, command):

@@ -38,12 +38,11 @@ def plan(inputs, out):
     the target of two inputs.
     """
     path, several = Path(out), len(inputs) > 1 or Path(inputs[0]).is_dir()
-    to_folder = several or path.is_dir() or out.endswith(("/", os.sep))
+    to_folder = several or path.is_dir() or out.endswith(("/", os.sep)) or not (path.suffix or path.exists())
     if to_folder and path.is_file():
         raise UserError(f"{out} is a file: name a folder{' for the results of several images' * several}")
     if several and path.suffix.lower() in images.READ and not path.is_dir():
         raise UserError(f"{out} is a name for one image: name a folder for the results of several images")
-    to_folder = to_folder or not (path.suffix or path.exists())
 
     named = []  # (source, its name below the output folder)
     for source in map(Path, inputs):
