@@ -243,8 +243,6 @@ def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, small, tmp_p
     assert same(kept, before)
     tables = [name for name, array in after.items() if array.ndim == 2]
     assert any((after[name][3] != before[name]).all(axis=-1).all() for name in tables)
-    with pytest.raises(UserError, match="needs --init"):
-        train(StyleSettings(**small, init="none", learn="rows", out=tmp_path / "x"))
 
 
 def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two, small, tmp_path, capsys):

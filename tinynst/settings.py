@@ -71,17 +71,18 @@ class Settings:
         for field in dataclasses.fields(cls):
             kind, several = _kind(field.type)
             default, text = field.metadata["default"], field.metadata["help"]
-            if default or type(default) in (int, float):
+            argument = dict(field.metadata["argument"])
+            flags = argument.pop("flags", [flag(field.name)])
+            how = {"dest": field.name} if flags[0].startswith("-") else {}  # otherwise positional
+            if how and (default or type(default) in (int, float)):
                 shown = " ".join(map(str, default)) if isinstance(default, list) else default
                 text = f"{text} (default: {shown})"
-            how = {"help": text, "default": argparse.SUPPRESS}
+            how |= {"help": text, "default": argparse.SUPPRESS}
             how |= {"action": "store_true"} if kind is bool else {"type": kind}
             how |= {"nargs": "+"} if several else {}
-            if kind in (int, float) and "choices" not in field.metadata["argument"]:
+            if kind in (int, float) and "choices" not in argument:
                 how["metavar"] = "N" if kind is int else "X"
-            how |= field.metadata["argument"]
-            flags = how.pop("flags", [flag(field.name)])
-            parser.add_argument(*flags, **how | ({"dest": field.name} if flags[0].startswith("-") else {}))
+            parser.add_argument(*flags, **how | argument)
 
     @classmethod
     def parse(cls, arguments, command, about, epilog=None):

@@ -53,7 +53,9 @@ the share of saturated pixels (mean)."""
 @dataclasses.dataclass(init=False)
 class EvaluateStyleSettings(Settings):
     weights: str = option(None, "the net, or a style of it: FILE.h5:NAME", metavar="FILE.h5", required=True)
-    images: list[str] = option(None, "photos not trained on", metavar="IMAGE|FOLDER", required=True)
+    images: list[str] = option(
+        None, "photos that training did not use", metavar="IMAGE|FOLDER", required=True
+    )
     out: str = option(None, "folder of the report", metavar="FOLDER", required=True)
     styles: list[str] | None = option(None, "styles of a net of several (default: all)", metavar="NAME")
     style: list[str] | None = option(

@@ -90,7 +90,7 @@ class SuperresSettings(apply.ApplySettings):
 
     factor: int = option(4, "how many times larger on each side", choices=FACTORS)
     loss: str = option("feature", "sharp, or the least squared error", choices=("feature", "pixel"))
-    weights: str | None = option(None, "weights other than these two choose", metavar="NAME|FILE.h5")
+    weights: str | None = option(None, "other weights than --factor and --loss name", metavar="NAME|FILE.h5")
     tile: int = option(TILE, "side of the squares that are made at a time: less takes less memory", least=1)
     match_histogram: str | None = option(None, MATCH, choices=("yes", "no"))
 
