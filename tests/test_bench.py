@@ -115,15 +115,14 @@ def test_a_worker():
             assert what != "train" or results[7] != results[3]  # Adam moved the weights
             seconds, parts = worker.ask("time")
             assert seconds > 0 and parts is None
-        blas = [part for part in worker.submit(threadpool_info).result() if part["user_api"] == "blas"]
+        blas = [part for part in worker.call(threadpool_info) if part["user_api"] == "blas"]
         assert blas and all(part["num_threads"] == threads() for part in blas)
         assert 2**24 < worker.ask("peak_memory") < 2**33
         if importlib.util.find_spec("cupy") is None:
             with pytest.raises(DeviceError, match="--device cuda needs CuPy"):
                 worker.ask("start", STYLIZE | {"device": "cuda"})
         with pytest.raises(UserError, match="ours: the process ended, probably out of memory"):
-            worker.submit(os.kill, worker.submit(os.getpid).result(), signal.SIGKILL)
-            worker.ask("time")
+            worker.call(os.kill, worker.process, signal.SIGKILL)
 
 
 class Scripted:

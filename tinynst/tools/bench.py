@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import re
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -99,15 +100,23 @@ class Worker(ProcessPoolExecutor):
 
     def __init__(self, side):
         super().__init__(1, multiprocessing.get_context("spawn"), bench_sides.begin, (side,))
-        self.side = side
+        self.side, self.process = side, self.call(os.getpid)
 
     def ask(self, method, *arguments):
         """Call a method of the side (bench_sides.Side) there. Raises UserError if the process ended."""
+        return self.call(bench_sides.ask, method, *arguments)
+
+    def call(self, function, *arguments):
         try:
-            return self.submit(bench_sides.ask, method, *arguments).result()
+            return self.submit(function, *arguments).result()
         except BrokenProcessPool:
             advice = "probably out of memory: try smaller --sizes or --batches"
             raise UserError(f"{self.side}: the process ended, {advice}") from None
+
+    def __exit__(self, *error):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGTERM)  # after Ctrl-C it may be at work for a while
+        return super().__exit__(*error)
 
 
 def measure(workers, job, rounds):

@@ -5,9 +5,12 @@ A job is a dict: `what` ("train", "stylize", "conv forward" or "conv backward"),
 """
 
 import math
+import multiprocessing
+import os
 import re
 import signal
 import statistics
+import threading
 import time
 from pathlib import Path
 
@@ -192,10 +195,16 @@ class Ours(Side):
         return super().peak_memory() if cpu else self.xp.get_default_memory_pool().total_bytes()
 
 
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)  # the bench was killed
+
+
 def begin(name):
     """Make the side of this name in a worker process."""
     global _side
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the bench, which ends this process
     threadpool_limits(threads(), "blas")
     if name == "ours":
         _side = Ours()
