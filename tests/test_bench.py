@@ -2,22 +2,21 @@
 speed."""
 
 import importlib.util
-import json
 import math
-import subprocess
-import sys
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_info
 
 from tinynst import cli
-from tinynst.errors import UserError
-from tinynst.networks import VGG16, style_net
+from tinynst.errors import DeviceError, UserError
 from tinynst.ops.fast.parallel import threads
 from tinynst.optim import Adam
 from tinynst.tools import bench, bench_sides
-from tinynst.tools.bench import conv_flops, difference, job_flops, measure, started, step_flops
+from tinynst.tools.bench import Worker, difference, measure
 
 TINY = {"size": 32, "batch": 1, "width": 2, "device": "cpu"}
 CONV = {"size": 8, "batch": 2, "inputs": 16, "outputs": 20, "device": "cpu"}
@@ -32,11 +31,8 @@ def command(capsys, *arguments):
     return caught.value.code, out.splitlines(), err
 
 
-def report(capsys, path, *arguments):
-    """What the command writes to --json, and its lines of output."""
-    status, out, err = command(capsys, *arguments, "--json", path)
-    assert (status, err) == (0, "")
-    return json.loads(path.read_text()), out
+def measured(**settings):
+    return bench.bench(bench.BenchSettings(**{"rounds": 1} | settings))
 
 
 def positive(numbers):
@@ -48,8 +44,21 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "PAUSE", 0)
 
 
-def test_flops_of_the_style_net_at_256():
-    """Two for each multiply-add, calculated by hand from the sizes in Table 1."""
+def counted(what):
+    """{name: part} of one forward pass or step of the net at 256x256, and its FLOPs."""
+    side = bench_sides.Ours()
+    _, flops = side.start(
+        {"what": what, "size": 256, "batch": 1, "width": 32, "device": "cpu", "layers": True}
+    )
+    side.time()
+    assert flops == sum(sum(part["flops"]) for part in side.parts.values())
+    return side.parts, flops
+
+
+def test_flops_of_the_net_and_of_a_step():
+    """Two for each multiply-add, by hand from the sizes in Table 1. In a step: the net forward and two
+    gradients, but no input gradient at the first layer; VGG twice forward (the photo up to relu3_3) and one
+    gradient."""
     by_hand = {
         "conv1": 1_755_758_592,  # 336*336 pixels * 9*9*3 * 32 * 2
         "conv2": 1_040_449_536,  # 168*168 * 3*3*32 * 64 * 2
@@ -60,27 +69,19 @@ def test_flops_of_the_style_net_at_256():
     }
     for k, side in enumerate((82, 80, 78, 76, 74, 72, 70, 68, 66, 64)):  # unpadded: each removes 2 pixels
         by_hand[f"residual{k // 2 + 1}.conv{k % 2 + 1}"] = side * side * 294_912  # 3*3*128 * 128 * 2
-    counts = conv_flops(style_net().layers, 256)
-    assert {name: flops for name, (_, _, flops) in counts.items()} == by_hand
-    assert counts["conv1"][:2] == ("9x9 3 -> 32", (336, 336))
-    assert counts["up1"][:2] == ("3x3 128 -> 64", (128, 128))
-
-
-def test_flops_of_a_step():
-    """The net forward and two gradients, but no input gradient at the first layer; VGG twice forward (the
-    photo up to relu3_3) and one gradient."""
-    vgg = conv_flops(VGG16.load().layers, 256)
-    assert vgg["conv4_3"] == ("3x3 512 -> 512", (32, 32), 4_831_838_208)
-    seen = [
-        sum(flops for name, (*_, flops) in vgg.items() if name <= last) for last in ("conv4_3", "conv3_3")
-    ]
-    assert seen == [36_465_278_976, 24_385_683_456]
-    net = sum(flops for *_, flops in conv_flops(style_net().layers, 256).values())
-    step = 3 * net - 1_755_758_592 + 2 * seen[0] + seen[1]
-    assert sum(forward + backward for *_, forward, backward in step_flops(32, 256).values()) == step
-    assert job_flops({"what": "train", "batch": 4, "size": 256, "width": 32}) == 4 * step
-    assert job_flops({"what": "stylize", "batch": 2, "size": 256, "width": 32}) == 2 * net
-    assert job_flops(BACKWARD) == 2 * job_flops(BACKWARD | {"what": "conv forward"}) == 1_474_560
+    parts, net = counted("stylize")
+    assert {name: part["flops"][0] for name, part in parts.items() if part["kernel"]} == by_hand
+    assert (parts["conv1"]["kernel"], parts["conv1"]["output"]) == ("9x9 3 -> 32", (336, 336))
+    assert (parts["up1"]["kernel"], parts["up1"]["output"]) == ("3x3 128 -> 64", (128, 128))
+    parts, step = counted("train")
+    last = parts["vgg conv4_3"]
+    assert (last["kernel"], last["output"], last["flops"]) == (
+        "3x3 512 -> 512",
+        (32, 32),
+        2 * [4_831_838_208],
+    )
+    assert step == 3 * net - 1_755_758_592 + 2 * 36_465_278_976 + 24_385_683_456
+    assert bench_sides.Ours().start(BACKWARD)[1] == 1_474_560
 
 
 def test_a_training_step_on_a_gpu_is_about_two_thousand_launches(strict):
@@ -106,28 +107,22 @@ def test_a_worker():
         "conv forward": [(2, 8, 8, 20)],
         "conv backward": [(2, 8, 8, 16), (3, 3, 16, 20)],
     }
-    with started(["ours"]) as workers:
-        ask = workers["ours"].ask
+    with Worker("ours") as worker:
         for what, expected in shapes.items():
-            versions, results = ask("start", {"what": what, **(CONV if "conv" in what else TINY)})
-            assert [result.shape for result in results] == expected
+            results, flops = worker.ask("start", {"what": what, **(CONV if "conv" in what else TINY)})
+            assert [result.shape for result in results] == expected and flops > 0
             assert all(np.isfinite(result).all() and np.any(result) for result in results)
             assert what != "train" or results[7] != results[3]  # Adam moved the weights
-            assert ask("time")[0] > 0
-        assert versions["numpy"] == np.__version__
-        assert all(part["num_threads"] == threads() for part in versions["blas"])
-        assert 2**24 < ask("peak_memory") < 2**33
-    assert not workers["ours"].process.is_alive()
-
-
-def test_a_worker_that_dies_and_an_error_in_it():
-    with started(["ours"]) as workers:
+            seconds, parts = worker.ask("time")
+            assert seconds > 0 and parts is None
+        blas = [part for part in worker.call(threadpool_info) if part["user_api"] == "blas"]
+        assert blas and all(part["num_threads"] == threads() for part in blas)
+        assert 2**24 < worker.ask("peak_memory") < 2**33
         if importlib.util.find_spec("cupy") is None:
-            with pytest.raises(UserError, match="ours: --device cuda needs CuPy"):
-                workers["ours"].ask("start", STYLIZE | {"device": "cuda"})
-        workers["ours"].process.kill()
-        with pytest.raises(UserError, match="ours: the process ended with status -9, probably out of memory"):
-            workers["ours"].ask("time")
+            with pytest.raises(DeviceError, match="--device cuda needs CuPy"):
+                worker.ask("start", STYLIZE | {"device": "cuda"})
+        with pytest.raises(UserError, match="ours: the process ended, probably out of memory"):
+            worker.call(os.kill, worker.process, signal.SIGKILL)
 
 
 class Scripted:
@@ -137,7 +132,7 @@ class Scripted:
         self.result, self.seconds = result, iter(seconds)
 
     def ask(self, method, *_):
-        answers = {"start": ({}, [np.array(self.result)]), "peak_memory": 1e9}
+        answers = {"start": ([np.array(self.result)], 1_474_560), "peak_memory": 1e9}
         return answers[method] if method in answers else (next(self.seconds), None)
 
 
@@ -164,9 +159,10 @@ def test_a_side_with_other_results_is_no_peer(quick, capsys):
 def test_no_ratio_where_the_results_differ(quick, monkeypatch, capsys, wrong):
     row = measure({"ours": Scripted([100.0], 1.0), "onnxruntime": Scripted([wrong], 3.0)}, STYLIZE, 1)
     assert row["ratio"] is None
-    monkeypatch.setattr(bench, "started", lambda sides: bench.contextlib.nullcontext())
+    monkeypatch.setattr(bench, "Worker", bench.contextlib.nullcontext)
     monkeypatch.setattr(bench, "measure", lambda *_: row)
     monkeypatch.setattr(bench.BenchSettings, "check", lambda self: None)
+    monkeypatch.setitem(bench.PEERS, "onnxruntime", ())
     status, out, _ = command(capsys, "--peer", "onnxruntime")
     assert status == 1
     assert (
@@ -181,59 +177,54 @@ def test_difference_is_relative_to_each_array():
 
 
 @pytest.mark.parametrize("peer", bench.PEERS)
-def test_a_peer_computes_the_same(capfd, tmp_path, peer):
+def test_a_peer_computes_the_same(peer):
     for name in bench.PEERS[peer]:
         pytest.importorskip(name)
-    tiny = ["--sizes", 50, "--batches", 2, "--width", 3, "--rounds", 1, "--json", tmp_path / "a.json"]
-    assert command(capfd, "--peer", peer, *tiny)[0] == 0
-    found = json.loads((tmp_path / "a.json").read_text())
-    assert found["versions"].keys() >= set(bench.PEERS[peer])
-    assert [row["what"] for row in found["rows"]] == (["train"] if peer == "torch" else []) + ["stylize"]
-    for row in found["rows"]:
+    rows = measured(peer=peer, sizes=50, batches=2, width=3)
+    assert [row["what"] for row in rows] == (["train"] if peer == "torch" else []) + ["stylize"]
+    for row in rows:
         assert max(row["difference"].values()) < 1e-3
         assert positive([*row["ratio"], *row["memory"].values(), *row["gflops"].values()])
     if peer == "torch":
-        with started(["ours", "torch"]) as workers:
+        with Worker("ours") as ours, Worker("torch") as torch:
             for what in ("conv forward", "conv backward"):
-                assert measure(workers, BACKWARD | {"what": what}, 1)["difference"]["torch"] < 1e-3
+                row = measure({"ours": ours, "torch": torch}, BACKWARD | {"what": what}, 1)
+                assert row["difference"]["torch"] < 1e-3
 
 
-def test_a_sweep_writes_a_table_a_plot_and_the_numbers(quick, capsys, tmp_path):
-    options = ["--sizes", 32, 48, "--batches", 1, 2, "--width", 2, "--rounds", 2]
-    plot = ["--plot", tmp_path / "new/sweep.png"]
-    found, out = report(capsys, tmp_path / "sweep.json", "--sweep", *options, *plot)
+def test_a_sweep_prints_a_table_and_draws_a_plot(quick, capsys, tmp_path):
+    plot = tmp_path / "new/sweep.png"
+    rows = measured(sweep=True, sizes=[32, 48], batches=[1, 2], width=2, rounds=2, plot=plot)
     cases = [(32, 1), (48, 1), (32, 2), (48, 2)]
-    lines = [line.split() for line in out if line.startswith("stylize")]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert f"numpy {np.__version__}" in " ".join(lines[0])
+    lines = [line for line in lines if line and line[0] == "stylize"]
     assert [(int(line[1]), int(line[2])) for line in lines] == cases
     assert positive(float(word) for line in lines for word in line[1:])
-    with Image.open(tmp_path / "new/sweep.png") as image:
+    with Image.open(plot) as image:
         assert image.format == "PNG" and image.width > 1000
         assert len(image.convert("RGB").getcolors(10**6)) > 50  # lines in several colours
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "sweep.json"]
-    assert [(row["size"], row["batch"]) for row in found["rows"]] == cases
-    assert all(len(row["times"]["ours"]) == 2 and positive(row["times"]["ours"]) for row in found["rows"])
-    assert found["versions"]["numpy"] == np.__version__ and found["machine"]["threads"] == threads()
-    assert found["options"]["rounds"] == 2
+    assert list(tmp_path.rglob("*.*")) == [plot]
+    assert [(row["size"], row["batch"]) for row in rows] == cases
+    assert all(len(row["times"]["ours"]) == 2 and positive(row["times"]["ours"]) for row in rows)
 
 
-def test_layers(quick, capsys, tmp_path):
-    options = ["--sizes", 32, "--batches", 2, "--width", 2, "--rounds", 1]
-    found, out = report(capsys, tmp_path / "layers.json", "--layers", *options)
-    [row] = found["rows"]
-    layers = {layer["name"]: layer for layer in row["layers"]}
+def test_layers(quick, capsys):
+    [row] = measured(layers=True, sizes=32, batches=2, width=2)
+    layers = row["layers"]
     assert sum(name.startswith("vgg conv") for name in layers) == 10
     assert {"pad", "residual3.norm2", "up2", "tanh", "vgg pool1", "style losses", "Adam"} <= layers.keys()
-    assert layers["vgg conv1_2"]["kernel"] == "3x3 64 -> 64" and layers["vgg conv1_2"]["output"] == [32, 32]
     for name, layer in layers.items():
         assert positive(layer["seconds"][: 2 if layer["kernel"] else 1]), name
     assert sum(sum(layer["seconds"]) for layer in layers.values()) < row["times"]["ours"][0]
-    expected = job_flops({"what": "train", **TINY, "batch": 2})
-    assert sum(sum(layer["flops"]) for layer in layers.values()) == expected
-    assert layers.keys() | {"all else"} <= {line[:20].rstrip() for line in out}
+    assert sum(sum(layer["flops"]) for layer in layers.values()) == row["flops"]
+    assert layers.keys() | {"all else"} <= {
+        line[:20].rstrip() for line in capsys.readouterr().out.splitlines()
+    }
 
 
-def test_convs(quick, capsys, tmp_path):
-    rows = report(capsys, tmp_path / "a.json", "--convs", "--sizes", 16, "--rounds", 1)[0]["rows"]
+def test_convs(quick):
+    rows = measured(convs=True, sizes=16)
     assert [row["size"] for row in rows] == 2 * [16, 16, 8, 8, 4, 4, 2, 2, 1]
     assert [row["what"] for row in rows] == 9 * ["conv forward"] + 9 * ["conv backward"]
     assert all(positive(row["times"]["ours"]) and positive(row["gflops"].values()) for row in rows)
@@ -245,32 +236,3 @@ def test_a_missing_peer(capsys, monkeypatch, peer):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else "found")
     expected = f"--peer {peer} needs {missing}, which is not installed: pip install 'tinynst[bench]'"
     assert command(capsys, "--peer", peer) == (2, [], f"tinynst bench: {expected}\n")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("--rounds 0", "--rounds is 0; it should be at least 1"),
-        ("--sizes 64 8", "--sizes is 8; it should be at least 16"),
-        ("--plot a.png", "--plot means nothing without --sweep"),
-        ("--sweep --plot a.jpg", "ends in .png"),
-        ("--layers --peer torch", "--peer is not allowed with --layers"),
-        ("--convs --width 32", "--width is not allowed with --convs"),
-        ("--peer onnxruntime --work train", "use --peer torch"),
-        ("--peer torch --sizes 40", "at least 41 pixels"),
-        ("--convs --sweep", "--sweep is not allowed with --convs"),
-    ],
-)
-def test_mistakes_are_one_line(capsys, arguments, words):
-    status, out, err = command(capsys, *arguments.split())
-    assert (status, out) == (2, [])
-    assert words in err and err.count("\n") == 1
-
-
-def test_as_a_program(tmp_path):
-    tiny = "--work stylize --sizes 32 --width 2 --rounds 1".split()
-    program = [sys.executable, "-m", "tinynst.bench", *tiny]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].split()[:3] == ["stylize", "32", "1"]
-    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Shared by all commands: exit statuses, one line on standard error, help that shows the defaults."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import types
 import pytest
 
 from tinynst import __version__, cli
-from tinynst.errors import DeviceError
+from tinynst.errors import DeviceError, UserError
+from tinynst.settings import Settings, option
 
 
 def status(function, *arguments):
@@ -54,35 +56,40 @@ def test_status_of_a_command(returned, code):
     assert status(cli.run, lambda arguments: returned, "train", ["--out", "x"]) == code
 
 
-def parser():
-    made = cli.Parser(prog="tinynst paint")
-    made.add_argument("--strength", type=float, default=0.75, help="of the brush")
-    made.add_argument("--color", choices=("red", "blue"), default="red", help="of the paint")
-    return made
+@dataclasses.dataclass(init=False)
+class Paint(Settings):
+    images: list[str] = option(None, "photos", flags=("images",))
+    strength: float = option(0.75, "of the brush", least=0, most=1)
+    color: str = option("red", "of the paint", choices=("red", "blue"))
 
 
-@pytest.mark.parametrize("wrong", [["--strenth", "1"], ["--strength", "much"], ["--color", "green"]])
+def paint(*arguments):
+    return Paint.parse(arguments, "paint", "Paint.")
+
+
+@pytest.mark.parametrize("wrong", [["--strenth", "1"], ["--strength", "much"], ["--color", "green"], []])
 def test_a_wrong_option_is_one_line_and_status_2(capsys, wrong):
-    assert status(parser().parse_args, wrong) == 2
+    assert status(paint, *["a.jpg"] * bool(wrong), *wrong) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("tinynst paint: ")
-    assert wrong[0] in err
+    assert (wrong or ["images"])[0] in err
     assert "tinynst paint --help" in err
 
 
-def test_help_shows_the_defaults(capsys):
-    assert status(parser().parse_args, ["--help"]) == 0
+def test_options_of_settings_their_defaults_and_which_were_given(capsys):
+    assert status(paint, "--help") == 0
     out = capsys.readouterr().out
-    assert "of the brush (default: 0.75)" in out
-    assert "of the paint (default: red)" in out
-
-
-def test_given_are_the_options_that_were_named():
-    made = parser()
-    assert cli.given(made, ["--strength", "0.75"]) == {"strength": 0.75}  # named, though it is the default
-    assert status(cli.given, made, ["--color", "green"]) == 2
-    assert vars(made.parse_args([])) == {"strength": 0.75, "color": "red"}  # as before
+    assert "of the brush (default: 0.75)" in out and "of the paint (default: red)" in out
+    s = paint("a.jpg", "b.jpg", "--strength", "0.75")
+    assert s.to_dict() == {"images": ["a.jpg", "b.jpg"], "strength": 0.75, "color": "red"}
+    assert s.given == {"images", "strength"}  # named, though it is the default
+    for wrong, message in (
+        (["--strength", "2"], "--strength is 2; it should be between 0 and 1"),
+        ([""], "images is"),
+    ):
+        with pytest.raises(UserError, match=message):
+            paint("a.jpg", *wrong)
 
 
 def test_commands_are_listed_and_called(monkeypatch, capsys):

@@ -1,7 +1,6 @@
 """The paper's measurement, of a tiny net of several styles, with a small random VGG."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -76,13 +75,11 @@ def totals(found, *what):
 def test_each_style_is_measured_by_its_own_row_and_objective(folder):
     found = measured(folder / "report")
     assert list(found) == [(style, image) for style in "ab" for image in ("chelsea.jpg", "coffee.jpg")]
-    eyes = report.grouped(
-        report.read_csv(folder / "report/eyes.csv", evaluate_style.TEXT), "style_name", "image"
-    )
     net, vgg = load_style(folder / "many.h5"), VGG16.load()
-    photo = evaluate_style.middle(images.load(TWO[1], 32), 32)[None]
+    photo = evaluate_style.load_middle(TWO[1], 32)[None]
     for style, path in (("a", STYLES / "starry_night.jpg"), ("b", folder / "paintings/mine.png")):
-        by, [seen] = found[style, "coffee.jpg"], eyes[style, "coffee.jpg"]
+        by = found[style, "coffee.jpg"]
+        [seen] = by["net"]
         painting = images.load(path, OBJECTIVES[style]["style_size"], side="long")[None]
         objective = styles.style_objective(vgg, painting, OBJECTIVES[style])
         painted = net.forward(photo, style=style)
@@ -105,10 +102,12 @@ def made_up(style, image, net, noise):
     """Rows of curves.csv of one photo: the net's total, and those from noise."""
     pair = {"style_name": style, "image": image, "content": 0.0, "style": 0.0, "tv": 0.0}
     values = [("itself", 0, 9e6), ("net", 0, net), *(("noise", k, total) for k, total in enumerate(noise, 1))]
-    return [
+    rows = [
         {**pair, "what": what, "evaluation": k, "seconds": 3.0 if k else 2.0, "total": total}
         for what, k, total in values
     ]
+    rows[1] |= {"axis2": ord(image) - ord("w"), "axis4": 2.0, "saturated": 0.5, "profile": "1 3"}
+    return rows
 
 
 def table_of(text):
@@ -119,96 +118,45 @@ def table_of(text):
 
 
 def test_the_report_shows_the_lowest_so_far_counts_and_medians():
-    rows, eyes = [], []
+    rows = []
     for style, nets in {"a": (50e3, 90e3, 40e3), "b": (1e3, 60e3, 70e3)}.items():
         for image, net in zip("xyz", nets, strict=True):
             rows += made_up(style, image, net, [90e3, 60e3, 50e3, np.inf, 40e3])
-            seen = {
-                "axis2": ord(image) - ord("w"),
-                "axis4": 2.0,
-                "border": 3.0,
-                "saturated": 0.5,
-                "profile": "1 3",
-            }
-            eyes.append({"style_name": style, "image": image, **seen})
-    _, lines = table_of(evaluate_style.report(rows, eyes, 5))
-    assert lines["a"] == ["a", "9,000", "60", "3 (1 to 5)", "2.00", "2.00", "3.00", "50.00"]
-    assert lines["b"] == ["b", "9,000", "44", "2 (2 to over 5)", "2.00", "2.00", "3.00", "50.00"]
-    assert lines["500 evaluations of L-BFGS"] == ["500 evaluations of L-BFGS", "1500.00", "750.0"]
-    head, lines = table_of(evaluate_style.report(rows[21:], eyes[3:], 5))
-    terms = ["photo", "itself", "net", "content", "style", "TV", "noise, 5", "equal to, from noise"]
+    text = evaluate_style.report(rows, 5)
+    head, lines = table_of(text)
+    terms = ["", "itself", "net", "content", "style", "TV", "noise, 5", "equal to, from noise"]
     assert head == [*terms, "axis, 2", "axis, 4", "border", "saturated, %"]
     rest = ["0", "0", "0", "40"]
+    assert lines["a"] == ["a", "9,000", "60", *rest, "3 (1 to 5)", "2.00", "2.00", "3.00", "50.00"]
+    assert lines["b"] == ["b", "9,000", "44", *rest, "2 (2 to over 5)", "2.00", "2.00", "3.00", "50.00"]
+    assert "500 evaluations\ntake 750.0 times one pass" in text
+    _, lines = table_of(evaluate_style.report(rows[21:], 5))
     assert lines["x"] == ["x", "9,000", "1", *rest, "over 5", "1.00", "2.00", "3.00", "50.00"]
-    mean = lines["mean of 3 (last columns: median)"]
-    assert mean[1:] == ["9,000", "44", *rest, "2 (2 to over 5)", "2.00", "2.00", "3.00", "50.00"]
+    assert lines["all 3"][1:] == ["9,000", "44", *rest, "2 (2 to over 5)", "2.00", "2.00", "3.00", "50.00"]
 
 
-def test_one_style_by_name_with_count_starts_and_style_weights(folder, tmp_path):
+def test_one_style_by_name(folder, tmp_path):
     """FILE.h5:NAME and --styles NAME are the same; a net of one style takes a painting of any name."""
-    options = ["--count", "1", "--starts", "photo", "--style-weights", "14"]
-    found = run(folder, tmp_path / "0", *options, net="many.h5:b")
-    assert {pair: list(by) for pair, by in found.items()} == {
-        ("b", "chelsea.jpg"): ["itself", "net", "photo"]
-    }
-    style = found["b", "chelsea.jpg"]["net"][0]["style"]
-    assert style == pytest.approx(
-        2 * measured(folder / "report")["b", "chelsea.jpg"]["net"][0]["style"], 1e-4
-    )
-    settings = json.loads((tmp_path / "0/settings.json").read_text())
-    assert settings["styles"]["b"]["style"] == {"relu2_2": 14}
     styles.extract(folder / "many.h5", "b", tmp_path / "b.h5")
     images.save(tmp_path / "other.png", images.load(folder / "paintings/mine.png"))
-    again = [run(folder, tmp_path / "1", *options, "--styles", "b")]
-    again += [run(tmp_path, tmp_path / "2", *options, "--style", str(tmp_path / "other.png"), net="b.h5")]
-    for other in again:
-        np.testing.assert_allclose(totals(other, "net", "photo"), totals(found, "net", "photo"), rtol=1e-5)
+    one = ["--images", TWO[0]]
+    found = [run(folder, tmp_path / "0", *one, net="many.h5:b")]
+    found += [run(folder, tmp_path / "1", *one, "--styles", "b")]
+    found += [run(tmp_path, tmp_path / "2", *one, "--style", str(tmp_path / "other.png"), net="b.h5")]
+    expected = measured(folder / "report")["b", "chelsea.jpg"]
+    for each in found:
+        [by] = each.values()
+        assert list(by) == ["itself", "net", "noise", "photo"]
+        np.testing.assert_allclose(*(totals({0: by}, *by) for by in (by, expected)), rtol=1e-5)
     for picture in (tmp_path / "0/curves.png", folder / "report/curves.png"):
         picture = images.load(picture)
         assert min(picture.shape[:2]) > 200 and picture.std() > 10
 
 
-def test_curves_of_an_earlier_report_are_used_again(folder, tmp_path, monkeypatch, capsys):
-    """Another net: it is measured, L-BFGS is not run. From a folder or a file; also fewer evaluations."""
-    save_net(folder / "further.h5", seed=1)
-    called = counted(monkeypatch, evaluate_style, "descend")
-    before = measured(folder / "report")
-    after = run(folder, tmp_path / "again", "--curves", str(folder / "report"), net="further.h5")
-    assert called == [] and "8 of 8 curves of L-BFGS are in earlier reports" in capsys.readouterr().out
-    for pair, by in after.items():
-        assert by["net"] != before[pair].pop("net") and {"net": by["net"], **before[pair]} == by
-    fewer = ["--evaluations", "2", "--starts", "photo", "--curves", str(tmp_path / "again/curves.csv")]
-    found = run(folder, tmp_path / "fewer", *fewer)
-    assert called == [] and all(by["photo"] == after[pair]["photo"][:2] for pair, by in found.items())
-
-
-@pytest.mark.parametrize(
-    ("options", "runs"),
-    [
-        (["--evaluations", "4"], 8),
-        (["--seed", "1"], 8),
-        (["--size", "36"], 8),
-        (["--style-weights", "3"], 8),
-        (["--starts", "noise", "--styles", "b"], 0),
-        (["--weights", "changed.h5"], 4),  # the objective of b
-        (["--style", "other/mine.png"], 4),  # the painting of b
-        (["--images", "other/chelsea.jpg", TWO[1]], 4),  # one photo, from two starts
-    ],
-)
-def test_curves_that_would_differ_are_measured(folder, tmp_path, monkeypatch, options, runs):
-    monkeypatch.chdir(tmp_path)
-    save_net("changed.h5", tv_weight=1e-5)
-    images.save("other/mine.png", images.load(folder / "paintings/mine.png")[:, ::-1])
-    images.save("other/chelsea.jpg", images.load(TWO[1]))
-    called = counted(monkeypatch, evaluate_style, "descend")
-    run(folder, tmp_path / "out", "--curves", str(folder / "report"), *options)
-    assert len(called) == runs
-
-
 def test_resume_measures_what_is_missing(folder, tmp_path, monkeypatch):
     """Both styles on one photo first: the other photo is then measured for both."""
     out = tmp_path / "out"
-    first = run(folder, out, "--count", "1")
+    first = run(folder, out, "--images", TWO[0])
     called = counted(monkeypatch, evaluate_style, "descend")
     done, expected = run(folder, out, "--resume"), measured(folder / "report")
     assert len(called) == 4 and {pair: done[pair] for pair in first} == first
@@ -231,32 +179,3 @@ def test_on_the_stand_in_for_cupy(strict, folder, tmp_path):
     np.testing.assert_allclose(
         *(totals(each, "itself", "net", "noise") for each in (found, expected)), rtol=1e-3
     )
-
-
-@pytest.mark.parametrize(
-    ("net", "options", "message"),
-    [
-        ("nothing.h5", [], "nothing.h5"),
-        ("many.h5:c", [], "no style weights called 'c': choose from a, b, identity"),
-        ("many.h5:a b", [], "is a mixture: name one style"),
-        ("many.h5:identity", [], "does not record the objective of identity"),
-        ("many.h5", ["--styles", "a", "identity"], "no 'identity' to measure"),
-        (
-            "many.h5",
-            ["--style", TWO[0]],
-            "the painting mine.png of the style b is not there: give it with --style",
-        ),
-        ("many.h5", ["--images", "nowhere"], "nowhere"),
-        ("many.h5", ["--images", *TWO, "chelsea.jpg"], "two photos have the same file name"),
-        ("many.h5", ["--curves", "nowhere"], "--curves nowhere: there is no report"),
-        ("many.h5", ["--size", "31"], "--size is 31; it should be at least 32"),
-        ("many.h5", ["--style-weights", "1", "2", "3"], "one for each of 2 layers"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(folder, tmp_path, monkeypatch, net, options, message):
-    monkeypatch.chdir(tmp_path)
-    images.save("chelsea.jpg", images.load(TWO[1], 32))
-    with pytest.raises(UserError) as error:
-        run(folder, tmp_path / "report", *options, net=net)
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "report").exists()

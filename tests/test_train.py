@@ -243,8 +243,6 @@ def test_a_style_is_added_by_its_rows_and_nothing_else_changes(two, small, tmp_p
     assert same(kept, before)
     tables = [name for name, array in after.items() if array.ndim == 2]
     assert any((after[name][3] != before[name]).all(axis=-1).all() for name in tables)
-    with pytest.raises(UserError, match="needs --init"):
-        train(StyleSettings(**small, init="none", learn="rows", out=tmp_path / "x"))
 
 
 def test_a_painting_alone_starts_as_the_nearest_style_and_makes_a_net_of_one(two, small, tmp_path, capsys):
@@ -289,55 +287,11 @@ def test_the_nearest_row_is_the_one_with_the_lowest_loss():
         assert task._closest(net, "new") == row
 
 
-# --- mistakes ---
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--style nowhere.jpg", "nowhere.jpg"),
-        ("--content nowhere", "nowhere"),
-        (f"--content {STYLES / 'SOURCES.tsv'}", "SOURCES.tsv"),
-        ("--style-layers relu9_9", "no layer 'relu9_9'; choose from relu1_1"),
-        ("--style-weights 1 2 3", "one for each of 4 layers"),
-        ("--content-weights nan", "--content-weights"),
-        ("--content-weights 0 --style-weights 0 --tv-weight 0", "all loss weights are zero"),
-        ("--image-size 8", "--image-size is 8; it should be at least 32"),
-        ("--iterations 0", "--iterations is 0"),
-        ("--lr -1", "--lr is -1;"),
-        ("--lr-fall 1.5", "between 0 and 1"),
-        ("--vgg nowhere.h5", "nowhere.h5"),
-        ("--init no-such-style", "no-such-style"),
-        ("--resume", "--resume needs --out"),
-        ("--resume --out nowhere", "nowhere"),
-        ("--samples nowhere.png", "nowhere.png"),
-        ("--preset no-such-style", "no style called 'no-such-style' ships"),
-        (f"--style {CAFE} {NIGHT} {PHOTOS}/../styles/night_cafe.jpg", "two paintings are called night_cafe"),
-        (f"--style {CAFE} {NIGHT} --norm batch", "instance"),
-        ("--style-level -1", "--style-level is -1;"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(words, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error:
-        main(words.split())
-    assert message in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(UserError, match="--style is empty"):
-        StyleSettings(style="")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_on_the_command_line_mistakes_and_divergence_are_one_line_and_status_2(small, tmp_path):
-    diverging = options(small | {"lr": 1e30, "every": 1, "out": tmp_path / "run"})
-    for command, words, message in (
-        ("train", diverging, "stopped at iteration"),
-        ("train", ["--batch", "many"], "invalid int value"),
-        ("optimize", ["paint"], "invalid choice"),
-    ):
-        run = [sys.executable, "-m", f"tinynst.{command}", *words]
-        done = subprocess.run(run, capture_output=True, text=True)
-        (line,) = (line for line in done.stderr.splitlines() if not line.startswith("iteration "))
-        assert done.returncode == 2 and line.startswith(f"tinynst {command}: ") and message in line
+def test_divergence_is_one_line_and_leaves_the_last_good_state(small, tmp_path):
+    words = options(small | {"lr": 1e30, "every": 1, "out": tmp_path / "run"})
+    done = subprocess.run([sys.executable, "-m", "tinynst.train", *words], capture_output=True, text=True)
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("iteration "))
+    assert done.returncode == 2 and line.startswith("tinynst train: stopped at iteration")
     if (tmp_path / "run" / "checkpoint.h5").exists():
         assert all(np.isfinite(array).all() for array in net_of(tmp_path / "run").values())
 

@@ -142,38 +142,8 @@ def test_init_starts_a_feature_net_from_a_pixel_net(pixel, tmp_path):
     settings = SMALL | {"loss": "feature", "init": pixel / "weights.h5", "lr": 0, "iterations": 1}
     run = train_superres(SuperResSettings(**settings, out=tmp_path / "feature"))
     assert same(net_of(run.out), net_of(pixel))  # a rate of zero moves nothing
-    for change, message in (
-        ({"width": 3}, "does not fit --factor, --norm, --upsample and --width"),
-        ({"init": "starry_night_single"}, "holds style weights, not superres weights"),
-    ):
-        with pytest.raises(UserError, match=message):
-            train_superres(SuperResSettings(**settings | change, out=tmp_path / "other"))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--content nowhere", "nowhere"),
-        ("--factor 8 --image-size 100", "--image-size is 100; it should be a multiple of --factor 8"),
-        ("--image-size 16", "--image-size is 16; it should be at least 32"),
-        ("--feature-layers relu9_9", "no layer 'relu9_9'; choose from relu1_1"),
-        ("--feature-layers relu1_1 relu1_1", "names a layer twice"),
-        ("--loss pixel --feature-layers relu1_1", "--feature-layers belongs to --loss feature"),
-        ("--loss pixel --pixel-weight 2", "--pixel-weight belongs to --loss feature"),
-        ("--loss pixel --grid-weight 2", "--grid-weight belongs to --loss feature"),
-        ("--pixel-weight -1", "--pixel-weight is -1;"),
-        ("--grid-weight inf", "--grid-weight is inf"),
-        ("--tv-weight nan", "--tv-weight is nan"),
-        ("--resume", "--resume needs --out"),
-        ("--init no-such-net", "no-such-net"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_write_nothing(words, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error:
-        main(words.split())
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="does not fit --factor, --norm, --upsample and --width"):
+        train_superres(SuperResSettings(**settings | {"width": 3}, out=tmp_path / "other"))
 
 
 def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path):

@@ -113,7 +113,7 @@ def test_layers_of_the_papers_tables(net, table):
     """The output sizes that a net prints; ReLU after every norm but the second of each residual block."""
     rows = [line.split() for line in repr(net).splitlines()[2:]]
     assert [row[2] for row in rows if "norm" not in row[0]] == table.split()
-    norms = [layer for layer in net.layers.leaves() if "gamma" in layer.parameters()]
+    norms = [layer for layer in net.layers.leaves().values() if "gamma" in layer.parameters()]
     blocks = [layer for name, layer in net.layers.layers.items() if name.startswith("residual")]
     assert [norm for norm in norms if not norm.relu] == [block.layers["norm2"] for block in blocks]
 
@@ -122,7 +122,7 @@ def test_layers_of_the_papers_tables(net, table):
 def test_the_output_is_tanh_about_the_mean_colour_or_the_bicubic_enlargement(name, count):
     """Without norms, ReLU is a layer: after conv1, up1, up2 and inside the four residual blocks."""
     net, images, mean = make(name, vary=False), photos(1, 8, 4, 3), np.array([123.68, 116.779, 103.939])
-    assert [type(layer).__name__ for layer in net.layers.leaves()].count("ReLU") == count
+    assert [type(layer).__name__ for layer in net.layers.leaves().values()].count("ReLU") == count
     base = ops.upsample_bicubic(images, 4)[0] if net.options.get("residual") else mean
     inner = net.layers.forward((images - mean) / (1 if net.kind == "style" else 150))
     assert np.abs(net.forward(images) - base - inner).max() < 1e-9
@@ -202,7 +202,7 @@ def test_norms_alone_can_be_learnt():
         assert g.any(axis=1).tolist() == [False, True, False]  # of the style in use alone
 
 
-@pytest.mark.parametrize("name", ["style", "3 styles, smooth", "x4, nearest"])
+@pytest.mark.parametrize("name", ["style", "batch, nearest", "3 styles, smooth", "x4, nearest"])
 def test_a_saved_net_is_loaded_by_the_commands(tmp_path, name):
     net, images = make(name, dtype=np.float32), photos(1, 7, 9, 3, dtype=np.float32)
     painting = STYLES / "starry_night.jpg" if name == "style" else None

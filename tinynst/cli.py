@@ -1,4 +1,4 @@
-"""Shared by all commands: help with defaults, user errors reported on one line, exit statuses."""
+"""Shared by all commands: user errors reported on one line, exit statuses."""
 
 import argparse
 import importlib
@@ -25,38 +25,12 @@ COMMANDS = {
 }
 
 
-class _Help(argparse.HelpFormatter):
-    """Show the default of every option that has one."""
-
-    def _get_help_string(self, action):
-        default = action.default
-        if default is None or default is False or default is argparse.SUPPRESS or action.required:
-            return action.help
-        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
-        return f"{action.help} (default: {shown})"
-
-
 class Parser(argparse.ArgumentParser):
-    """argparse with defaults in --help, and a wrong option reported on one line."""
-
-    def __init__(self, **options):
-        super().__init__(formatter_class=_Help, **options)
+    """argparse that reports a wrong option on one line."""
 
     def error(self, message):
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
-
-
-def given(parser, arguments=None):
-    """Return {option: value} of the options that were named on the command line, without the defaults."""
-    defaults = {action: action.default for action in parser._actions}
-    try:
-        for action in defaults:
-            action.default = argparse.SUPPRESS
-        return vars(parser.parse_args(arguments))
-    finally:
-        for action, default in defaults.items():
-            action.default = default
 
 
 def _check_threads():

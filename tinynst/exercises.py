@@ -17,7 +17,12 @@ def main(arguments=None):
     parser = Parser(prog="tinynst exercises", description="Copy the exercises' stubs to a folder to work in.")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(stubs)}; none: all")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", default="my_exercises", help="where they go"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        default="my_exercises",
+        help="where they go (default: %(default)s)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="also start those again that you have worked on"

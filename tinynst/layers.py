@@ -7,6 +7,8 @@ Three dicts of arrays: `parameters()`, which are learnt; `gradients()`, with the
 pass; and `buffers()`, which are saved but not learnt (batch norm's running statistics).
 """
 
+import functools
+
 import numpy as np
 
 from . import ops
@@ -39,8 +41,8 @@ class Layer:
         return dict(self._buffers)
 
     def leaves(self):
-        """The layers that this one consists of, down to single operations."""
-        return [self]
+        """{name: layer} of the single operations that this layer consists of."""
+        return {"": self}
 
     def out_shape(self, shape):
         """The shape (H, W, C) of y for one image x of `shape` (H, W, C)."""
@@ -221,23 +223,17 @@ class Sequential(Layer):
         return dy if "x" in need else None
 
     def _collect(self, what):
+        """What the method of this name gives, of all layers: {"conv1.w": array, ...}."""
         found = {name: getattr(layer, what)() for name, layer in self.layers.items()}
         return {f"{name}.{key}": array for name, arrays in found.items() for key, array in arrays.items()}
 
+    parameters = functools.partialmethod(_collect, "parameters")
+    learnt = functools.partialmethod(_collect, "learnt")
+    gradients = functools.partialmethod(_collect, "gradients")
+    buffers = functools.partialmethod(_collect, "buffers")
+
     def leaves(self):
-        return [leaf for layer in self.layers.values() for leaf in layer.leaves()]
-
-    def parameters(self):
-        return self._collect("parameters")
-
-    def learnt(self):
-        return self._collect("learnt")
-
-    def gradients(self):
-        return self._collect("gradients")
-
-    def buffers(self):
-        return self._collect("buffers")
+        return {name.rstrip("."): leaf for name, leaf in self._collect("leaves").items()}
 
     def out_shape(self, shape):
         for layer in self.layers.values():

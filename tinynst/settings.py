@@ -15,12 +15,14 @@ import math
 import types
 import typing
 
+from .cli import Parser
 from .errors import UserError
 
 
 def option(default, help, *, least=-math.inf, most=math.inf, **argument):
     """A field of a Settings class. `least` and `most` bound a number, or each number of a list; `argument`
-    goes to argparse (choices, metavar, nargs, ..., and flags, such as -o and --out)."""
+    goes to argparse: choices, metavar, nargs, ..., and flags, such as ("-o", "--out"), or ("images",) for a
+    positional argument."""
     metadata = {"default": default, "help": help, "least": least, "most": most, "argument": argument}
     return dataclasses.field(metadata=metadata)
 
@@ -45,44 +47,50 @@ class Settings:
         """Raise UserError for a number out of bounds, an empty text, or a value that is not a choice."""
         for field in dataclasses.fields(self):
             value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
-            choices = field.metadata["argument"].get("choices")
+            argument = field.metadata["argument"]
+            name, choices = max(argument.get("flags", [flag(field.name)]), key=len), argument.get("choices")
             for each in value if isinstance(value, list) else [value]:
                 if each == "":
-                    raise UserError(f"{flag(field.name)} is empty")
+                    raise UserError(f"{name} is empty")
                 number = isinstance(each, int | float)
                 if number and (not least <= each <= most or math.isinf(each)):
                     bounds = f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}"
                     bounds = "a finite number" if least == -math.inf else bounds
-                    raise UserError(f"{flag(field.name)} is {each:g}; it should be {bounds}")
+                    raise UserError(f"{name} is {each:g}; it should be {bounds}")
                 if choices and each is not None and each not in choices:
-                    names = ", ".join(map(str, choices))
-                    raise UserError(f"{flag(field.name)} is {each!r}; choose from {names}")
+                    raise UserError(f"{name} is {each!r}; choose from {', '.join(map(str, choices))}")
 
     def to_dict(self):
         """{name: value}, which JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def add_options(cls, parser, names=None):
-        """Give the argparse `parser` an option for each setting, or for those in `names`: a list, or a dict
-        {name: its option}. An option that is not given is absent from the result of `parse_args`, so that
-        `cls(**vars(parser.parse_args()))` knows which were given."""
+    def add_options(cls, parser):
+        """Give the argparse `parser` an option for each setting. One that is not given is absent from the
+        result of `parse_args`, so that `cls(**vars(parser.parse_args()))` knows which were given."""
         for field in dataclasses.fields(cls):
-            if names is not None and field.name not in names:
-                continue
             kind, several = _kind(field.type)
             default, text = field.metadata["default"], field.metadata["help"]
-            if default or type(default) in (int, float):
+            argument = dict(field.metadata["argument"])
+            flags = argument.pop("flags", [flag(field.name)])
+            how = {"dest": field.name} if flags[0].startswith("-") else {}  # otherwise positional
+            if how and (default or type(default) in (int, float)):
                 shown = " ".join(map(str, default)) if isinstance(default, list) else default
                 text = f"{text} (default: {shown})"
-            how = {"dest": field.name, "help": text, "default": argparse.SUPPRESS}
+            how |= {"help": text, "default": argparse.SUPPRESS}
             how |= {"action": "store_true"} if kind is bool else {"type": kind}
             how |= {"nargs": "+"} if several else {}
-            if kind in (int, float) and "choices" not in field.metadata["argument"]:
+            if kind in (int, float) and "choices" not in argument:
                 how["metavar"] = "N" if kind is int else "X"
-            name = names[field.name] if isinstance(names, dict) else flag(field.name)
-            how |= field.metadata["argument"]
-            parser.add_argument(*how.pop("flags", [name]), **how)
+            parser.add_argument(*flags, **how | argument)
+
+    @classmethod
+    def parse(cls, arguments, command, about, epilog=None):
+        """The settings in `arguments` (strings; None: those of the command line) of `tinynst COMMAND`, whose
+        --help shows `about`, the options and `epilog`."""
+        parser = Parser(prog=f"tinynst {command}", description=about, epilog=epilog)
+        cls.add_options(parser)
+        return cls(**vars(parser.parse_args(arguments)))
 
 
 def flag(name):

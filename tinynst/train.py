@@ -1,7 +1,7 @@
 """Train a style net: see training/style.py."""
 
 from . import make_callable
-from .cli import Parser, run
+from .cli import run
 from .settings import flag
 from .training.style import FROM_A_NET, StyleSettings, train
 
@@ -15,9 +15,7 @@ and a painting that ship, about two minutes."""
 
 def main(arguments=None):
     """The command `tinynst train`."""
-    parser = Parser(prog="tinynst train", description=ABOUT)
-    StyleSettings.add_options(parser)
-    return 0 if train(StyleSettings(**vars(parser.parse_args(arguments)))).finished else 130
+    return 0 if train(StyleSettings.parse(arguments, "train", ABOUT)).finished else 130
 
 
 make_callable(__name__, train)  # `from tinynst import train; train(StyleSettings(...))`

@@ -1,7 +1,7 @@
 """Train a super-resolution net: see training/superres.py."""
 
 from . import make_callable
-from .cli import Parser, run
+from .cli import run
 from .training.superres import SuperResSettings, train_superres
 
 ABOUT = """Train a net that enlarges photos. The defaults are the paper's. Without any option: a short run on
@@ -10,14 +10,10 @@ photos that ship, about two minutes on two cores."""
 
 def main(arguments=None):
     """The command `tinynst train_superres`."""
-    parser = Parser(prog="tinynst train_superres", description=ABOUT)
-    SuperResSettings.add_options(parser)
-    return 0 if train_superres(SuperResSettings(**vars(parser.parse_args(arguments)))).finished else 130
+    return 0 if train_superres(SuperResSettings.parse(arguments, "train_superres", ABOUT)).finished else 130
 
 
-make_callable(
-    __name__, train_superres
-)  # `from tinynst import train_superres; train_superres(SuperResSettings(...))`
+make_callable(__name__, train_superres)  # `from tinynst import train_superres; train_superres(...)`
 
 if __name__ == "__main__":
     run(main, "train_superres")

@@ -24,15 +24,14 @@ IDENTITY = "identity"  # the row that was trained without a style: it reproduces
 THUMBNAIL = 72  # pixels: about 2 kB as JPEG, so that a style with its rows takes less than 10 kB
 
 
-def layer_weights(layers, values, kind, option=None):
-    """{layer: weight} of the options --KIND-layers (or `option`) and --KIND-weights, one for all or one each,
+def layer_weights(layers, values, kind):
+    """{layer: weight} of the options --KIND-layers and --KIND-weights, one for all or one each,
     without those of weight zero, which would cost as much time. Raises UserError."""
-    option = option or f"--{kind}-layers"
     for layer in layers:
         if layer not in LAYERS:
-            raise UserError(f"{option}: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
+            raise UserError(f"--{kind}-layers: there is no layer {layer!r}; choose from {', '.join(LAYERS)}")
     if len(set(layers)) < len(layers):
-        raise UserError(f"{option} names a layer twice")
+        raise UserError(f"--{kind}-layers names a layer twice")
     values = values * len(layers) if len(values) == 1 else values
     if len(values) != len(layers) or not all(0 <= v < float("inf") for v in values):
         each = f"one for each of {len(layers)} layers"

@@ -22,8 +22,8 @@ def main(arguments=None):
     option = parser.add_argument
     option("what", nargs="*", help="names (see --list), Python files, or a folder of them; none: everything")
     option("--list", action="store_true", help="show what can be checked by name")
-    option("--seed", type=int, default=0, help="of the inputs, the upstream gradient and the sampling")
-    option("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute")
+    option("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
+    option("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
     option("--plot", metavar="FILE.png", help="draw the gradient that failed first, or has the largest error")
     option("--json", action="store_true", help="print the result for programs, and nothing else")
     options = parser.parse_args(arguments)

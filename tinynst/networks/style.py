@@ -71,7 +71,7 @@ class StyleNet(TransformNet):
 
     def learn_norms_only(self):
         """From now on only the norms' gamma and beta are learnt; backward makes no other gradients."""
-        for layer in self.layers.leaves():
+        for layer in self.layers.leaves().values():
             layer.frozen = not isinstance(layer, InstanceNorm)  # the base of all norms
 
     def about(self):

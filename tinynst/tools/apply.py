@@ -1,6 +1,7 @@
 """What `stylize` and `superres` share: which image becomes which file, and the work on each."""
 
 import collections
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,21 +11,23 @@ from ..data import images
 from ..data.files import check_file, check_folder
 from ..data.photos import warn
 from ..errors import UserError
+from ..settings import Settings, option
 
 FORMATS = (
     "JPEG, PNG, WebP, TIFF and BMP keep their format, all others become PNG; results have 8 bits a channel. "
     "Inputs are never overwritten, older results are. An image that cannot be read is reported and passed "
     "over; the exit status is then 1."
 )
+OUT = "one image: a file or a folder (it exists, ends in / or has no suffix); several: a folder"
 
 
-def add_options(parser):
+@dataclasses.dataclass(init=False)
+class ApplySettings(Settings):
     """The options that both commands have."""
-    add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE|FOLDER", help="photos; of a folder all, in folders below it too")
-    out = "one image: a file or a folder (it exists, ends in / or has no suffix); several: a folder"
-    add("-o", "--out", metavar="OUT", required=True, help=out)
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")
+
+    images: list[str] = option(None, "photos, or folders of them", flags=("images",), metavar="IMAGE|FOLDER")
+    out: str = option(None, OUT, flags=("-o", "--out"), metavar="OUT", required=True)
+    device: str = option("cpu", "cuda: an NVIDIA GPU, through CuPy", choices=("cpu", "cuda"))
 
 
 def plan(inputs, out):
@@ -34,15 +37,12 @@ def plan(inputs, out):
     has no suffix. Raises UserError if an input is missing, or a target cannot be written, is an input, or is
     the target of two inputs.
     """
-    if not (out and all(inputs)):
-        raise UserError("an empty name was given for an image or -o: name a file or folder (. is this one)")
     path, several = Path(out), len(inputs) > 1 or Path(inputs[0]).is_dir()
-    to_folder = several or path.is_dir() or out.endswith(("/", os.sep))
+    to_folder = several or path.is_dir() or out.endswith(("/", os.sep)) or not (path.suffix or path.exists())
     if to_folder and path.is_file():
         raise UserError(f"{out} is a file: name a folder{' for the results of several images' * several}")
     if several and path.suffix.lower() in images.READ and not path.is_dir():
         raise UserError(f"{out} is a name for one image: name a folder for the results of several images")
-    to_folder = to_folder or not (path.suffix or path.exists())
 
     named = []  # (source, its name below the output folder)
     for source in map(Path, inputs):
@@ -78,12 +78,10 @@ def _photos_below(folder, out):
 
 def _output_names(names):
     """The same names for formats that are written; otherwise x.gif becomes x.png, or x.gif.png if taken."""
-    wanted = {
-        name: name if name.suffix.lower() in images.SAVED else name.with_suffix(".png") for name in names
-    }
+    wanted = {n: n if n.suffix.lower() in images.SAVED else n.with_suffix(".png") for n in names}
     times = collections.Counter(wanted.values())
-    free = {name: new == name or times[new] == 1 for name, new in wanted.items()}
-    return [wanted[name] if free[name] else name.with_name(f"{name.name}.png") for name in names]
+    taken = {name for name, new in wanted.items() if new != name and times[new] > 1}
+    return [name.with_name(f"{name.name}.png") if name in taken else wanted[name] for name in names]
 
 
 def work(jobs, make, doing, done, out):

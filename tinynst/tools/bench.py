@@ -6,29 +6,28 @@ machine affects both equally. A ratio is reported only if both sides computed th
 
 import contextlib
 import dataclasses
-import importlib.util
+import importlib
 import itertools
-import json
 import multiprocessing
 import os
 import platform
 import re
+import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from .. import __version__, device
-from ..cli import Parser
-from ..data.files import written_whole
+from .. import device
+from ..data.files import check_file, written_whole
 from ..errors import UserError
-from ..layers import ConvTranspose
-from ..networks import VGG16, style_net
 from ..networks.transform import PAD
 from ..ops.fast.parallel import threads
 from ..settings import Settings, option
-from .bench_sides import CONTENT, STYLE, leaves, work
+from . import bench_sides
 
 # VGG's convolutions: channels in, channels out, image size divided by
 VGG_CONVS = [(3, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 2)]
@@ -49,16 +48,11 @@ class BenchSettings(Settings):
     sweep: bool = option(False, "every size with every batch; --plot draws it")
     work: str | None = option(None, "only this (--sweep: stylize)", choices=("train", "stylize"))
     peer: str | None = option(None, "measure it in turn with ours", choices=tuple(PEERS))
-    sizes: list[int] | None = option(
-        None, "pixels a side (default: 256; stylize 512; sweep 128 to 1024)", least=16, metavar="S"
-    )
-    batches: list[int] | None = option(
-        None, "images at once (default: train 4, else 1; sweep 1 to 8)", least=1, metavar="N"
-    )
+    sizes: list[int] | None = option(None, "pixels a side (default: 256; stylize 512)", least=16)
+    batches: list[int] | None = option(None, "images at once (default: train 4, else 1)", least=1)
     width: int = option(32, "filters of the net's first layer", least=1)
     rounds: int = option(5, "how often the sides take turns", least=1)
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
-    json: str | None = option(None, "write all results, and the versions of the software", metavar="FILE")
     plot: str | None = option(None, "with --sweep: draw time against size and batch", metavar="FILE.png")
 
     def check(self):
@@ -70,10 +64,10 @@ class BenchSettings(Settings):
                     raise UserError(f"--{name} is not allowed with --{mode}")
         if self.plot and not self.sweep:
             raise UserError("--plot means nothing without --sweep")
-        if self.plot and Path(self.plot).suffix.lower() != ".png":
-            raise UserError(f"--plot {self.plot}: the plot is a PNG; give it a name that ends in .png")
+        if self.plot:
+            check_file(self.plot, (".png",))
         device.select(self.device)
-        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device == "cuda"):
+        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device != "cpu"):
             raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
         if self.peer and not self.convs and min(self.sizes or [PAD + 1]) <= PAD:
             raise UserError(f"--sizes: reflection padding by {PAD} needs images of at least {PAD + 1} pixels")
@@ -101,122 +95,62 @@ class BenchSettings(Settings):
                     yield job | {"size": size, "width": self.width, "layers": self.layers}
 
 
-def conv_flops(layers, size):
-    """{layer: (kernel "9x9 3 -> 32", output (H, W), FLOPs of a forward pass)} of each convolution of a
-    Sequential, for one RGB image of size x size. A multiply-add counts as two operations, and a convolution
-    as a direct one, whichever algorithm runs."""
-    counts, shape = {}, (size, size, 3)
-    for name, layer in leaves(layers).items():
-        before, shape = shape, layer.out_shape(shape)
-        if "w" in layer.parameters():
-            w = layer.parameters()["w"]
-            # Each output pixel is a product with the whole kernel; if transposed, each input pixel has one
-            height, width = before[:2] if isinstance(layer, ConvTranspose) else shape[:2]
-            kernel = f"{w.shape[0]}x{w.shape[1]} {before[2]} -> {shape[2]}"
-            counts[name] = kernel, shape[:2], 2 * height * width * w.size
-    return counts
-
-
-def step_flops(width, size):
-    """{layer: (kernel, output (H, W), forward FLOPs, backward FLOPs)} of a training step with one photo.
-
-    The net's layers compute two gradients (the first layer only that of its kernel), VGG's only the one with
-    respect to the input. VGG also sees the photo, up to the content layer."""
-    rows = {}
-    for name, (kernel, out, flops) in conv_flops(style_net(width=width).layers, size).items():
-        rows[name] = kernel, out, flops, flops * (1 if name == "conv1" else 2)
-    for name, (kernel, out, flops) in conv_flops(VGG16.load().layers, size).items():
-        tap = name.replace("conv", "relu")  # these names sort as the layers do
-        if tap <= max(STYLE):
-            rows[f"vgg {name}"] = kernel, out, flops * (2 if tap <= max(CONTENT) else 1), flops
-    return rows
-
-
-def job_flops(job):
-    """FLOPs of one call of a job."""
-    if job["what"] == "train":
-        flops = sum(
-            forward + backward for *_, forward, backward in step_flops(job["width"], job["size"]).values()
-        )
-    elif job["what"] == "stylize":
-        flops = sum(
-            flops for *_, flops in conv_flops(style_net(width=job["width"]).layers, job["size"]).values()
-        )
-    else:
-        gradients = 2 if job["what"] == "conv backward" else 1
-        flops = gradients * 2 * job["size"] ** 2 * 9 * job["inputs"] * job["outputs"]
-    return job["batch"] * flops
-
-
-class Worker:
-    """A process for one side; `ask` calls a method of the side (bench_sides.Side) there."""
+class Worker(ProcessPoolExecutor):
+    """A process for one side, which ends with the `with` block."""
 
     def __init__(self, side):
-        processes = multiprocessing.get_context("spawn")
-        self.side, (self.pipe, theirs) = side, processes.Pipe()
-        self.process = processes.Process(target=work, args=(theirs, side), daemon=True)
-        self.process.start()
-        theirs.close()  # so that the end of the process ends the pipe
+        super().__init__(1, multiprocessing.get_context("spawn"), bench_sides.begin, (side,))
+        self.side, self.process = side, self.call(os.getpid)
 
     def ask(self, method, *arguments):
-        """Raises UserError for an error in the process, or if the process ended."""
+        """Call a method of the side (bench_sides.Side) there. Raises UserError if the process ended."""
+        return self.call(bench_sides.ask, method, *arguments)
+
+    def call(self, function, *arguments):
         try:
-            self.pipe.send((method, arguments))
-            answer = self.pipe.recv()
-        except (EOFError, ConnectionError):
-            self.process.join()
-            status = self.process.exitcode
-            why = "probably out of memory: try smaller --sizes or --batches" if status == -9 else "see above"
-            answer = UserError(f"the process ended with status {status}, {why}")
-        if isinstance(answer, UserError):
-            raise UserError(f"{self.side}: {answer}")
-        return answer
+            return self.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            advice = "probably out of memory: try smaller --sizes or --batches"
+            raise UserError(f"{self.side}: the process ended, {advice}") from None
 
-
-@contextlib.contextmanager
-def started(sides):
-    """{side: Worker}; the processes end with the block."""
-    workers = {side: Worker(side) for side in sides}
-    try:
-        yield workers
-    finally:
-        for worker in workers.values():
-            worker.process.kill()
-            worker.process.join()
+    def __exit__(self, *error):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGTERM)  # after Ctrl-C it may be at work for a while
+        return super().__exit__(*error)
 
 
 def measure(workers, job, rounds):
-    """Time a job on every side in turn. Returns the job with times {side: [seconds]}, flops, gflops {side},
-    versions and peak memory {side: bytes}; with `layers` also what `_layers` returns.
+    """Time a job on every side in turn. Returns the job with times {side: [seconds]}, flops, gflops {side}
+    and peak memory {side: bytes}; with `layers` also what Ours.time returns of each, medians of the rounds.
 
     With peers also `difference` {side: largest relative difference of its results from ours}; `peer`, the
     fastest of those that computed the same (PyTorch 2.13 does not for one channels-last image: its instance
     norm's gradient is wrong there); and `ratio`, [median, min, max] over the rounds of its time / ours, or
     None without such a peer.
     """
-    times, versions, results, layers = {side: [] for side in workers}, {}, {}, []
-    for side, worker in workers.items():
-        found, results[side] = worker.ask("start", job)
-        versions |= found
+    times, layers = {side: [] for side in workers}, []
+    started = {side: worker.ask("start", job) for side, worker in workers.items()}
+    results, flops = {side: found for side, (found, _) in started.items()}, started["ours"][1]
     for _ in range(rounds):
         for side, worker in workers.items():
             time.sleep(PAUSE)
             seconds, of_layers = worker.ask("time")
             times[side].append(seconds)
             layers.append(of_layers)
-    row = {**job, "flops": job_flops(job), "times": times, "versions": versions}
-    row["gflops"] = {side: row["flops"] / median(t) / 1e9 for side, t in times.items()}
+    row = {**job, "flops": flops, "times": times}
+    row["gflops"] = {side: flops / median(t) / 1e9 for side, t in times.items()}
     if "width" in job:  # convolutions share their processes, so the peak may be of an earlier one
         row["memory"] = {side: worker.ask("peak_memory") for side, worker in workers.items()}
     if job.get("layers"):
-        row["layers"] = _layers(job, layers)
+        row["layers"] = layers[0]
+        for name, layer in row["layers"].items():
+            layer["seconds"] = [median(each[name]["seconds"][way] for each in layers) for way in (0, 1)]
     ours = results.pop("ours")
     if results:
-        differences = {side: difference(ours, result) for side, result in results.items()}
-        same = [side for side, value in differences.items() if value <= SAME]
-        peer = min(same or differences, key=lambda side: median(times[side]))
+        row["difference"] = {side: difference(ours, result) for side, result in results.items()}
+        same = [side for side, value in row["difference"].items() if value <= SAME]
+        row["peer"] = peer = min(same or results, key=lambda side: median(times[side]))
         ratios = [their / our for their, our in zip(times[peer], times["ours"], strict=True)]
-        row |= {"peer": peer, "difference": differences}
         row["ratio"] = [median(ratios), min(ratios), max(ratios)] if same else None
     return row
 
@@ -226,18 +160,6 @@ def difference(ours, theirs):
     for a NaN."""
     pairs = zip(ours, theirs, strict=True)
     return float(np.max([abs(our - their).max() / max(abs(their).max(), 1e-30) for our, their in pairs]))
-
-
-def _layers(job, rounds):
-    """[{name, kernel, output, seconds and flops, each [forward, backward]}]: medians of the rounds' {name:
-    seconds}. Layers without a kernel have 0 flops."""
-    counts, layers = step_flops(job["width"], job["size"]), []
-    for name in rounds[0]:
-        kernel, output, *flops = counts.get(name, ("", (), 0, 0))
-        seconds = [median(each[name][way] for each in rounds) for way in (0, 1)]
-        flops = [job["batch"] * count for count in flops]
-        layers.append(dict(name=name, kernel=kernel, output=output, seconds=seconds, flops=flops))
-    return layers
 
 
 def _print(*cells):
@@ -271,16 +193,16 @@ def _show(row):
 
 
 def _show_layers(row):
-    whole = _milliseconds(row, "ours")
+    whole, layers = _milliseconds(row, "ours"), row["layers"]
     print(f"A training step: size {row['size']}, batch {row['batch']}, {whole:.1f} ms\n")
     _print("", "output", "forward ms", "GFLOP/s", "backward ms", "GFLOP/s", " kernel")
-    for layer in row["layers"]:
-        cells = [layer["name"], "x".join(map(str, layer["output"]))]
+    for name, layer in layers.items():
+        cells = [name, "x".join(map(str, layer["output"]))]
         for seconds, flops in zip(layer["seconds"], layer["flops"], strict=True):
             cells.append(f"{1e3 * seconds:.2f}" if seconds else "")
-            cells.append(f"{flops / seconds / 1e9:.1f}" if flops and seconds else "")
+            cells.append(f"{flops / seconds / 1e9:.1f}" if flops else "")
         _print(*cells, f" {layer['kernel']}")
-    _print("all else", "", f"{whole - 1e3 * sum(sum(layer['seconds']) for layer in row['layers']):.2f}")
+    _print("all else", "", f"{whole - 1e3 * sum(sum(layer['seconds']) for layer in layers.values()):.2f}")
 
 
 def _plot(path, rows):
@@ -305,46 +227,35 @@ def _plot(path, rows):
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def _save(s, here, rows):
-    """Write the results so far: a sweep takes long, and may be stopped."""
-    if s.json:
-        report = {"tinynst": __version__, "machine": here, "options": s.to_dict(), "rows": rows}
-        report["versions"] = {name: value for row in rows for name, value in row["versions"].items()}
-        with written_whole(s.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=1))
-    if s.plot:
-        _plot(s.plot, rows)
-
-
-def machine():
-    """{cpu: its model, cores, threads: those used, system, python}"""
-    info = Path("/proc/cpuinfo")
+def bench(s):
+    """Measure what the BenchSettings say, print it, and return the rows, as `measure` returns them."""
+    s.check()
+    rows, jobs, info = [], list(s.jobs()), Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
     cpu = model[1] if model else platform.processor() or platform.machine()
-    system, python = f"{platform.system()} {platform.release()}", platform.python_version()
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads(), "system": system, "python": python}
-
-
-def main(arguments=None):
-    """`python -m tinynst.bench`. Returns the exit status: 1 if our results and the peer's differ."""
-    what = "Measure speed and memory of training and stylising; or --layers, --convs, --sweep."
-    note = "Use an idle machine. TINYNST_THREADS sets the number of threads of both sides."
-    parser = Parser(prog="tinynst bench", description=what, epilog=note)
-    BenchSettings.add_options(parser)
-    s = BenchSettings(**vars(parser.parse_args(arguments)))
-    s.check()
-    here, rows, jobs = machine(), [], list(s.jobs())
-    cores = f"{here['threads']} of {here['cores']} cores"
-    print(f"{here['cpu']}, {cores}; {s.device}; median of {s.rounds} round{'s' * (s.rounds > 1)}")
-    print(f"{NOTE}\n")
+    software = [
+        f"{name} {importlib.import_module(name).__version__}" for name in ("numpy", *PEERS.get(s.peer, ()))
+    ]
+    print(f"{cpu}, {threads()} of {os.cpu_count()} cores; {s.device}; {', '.join(software)}")
+    print(f"Median of {s.rounds} round{'s' * (s.rounds > 1)}. {NOTE}\n")
     if not s.layers:
         peer = ["peer ms", "GFLOP/s", "GB", " peer's time / ours (over the rounds)"] if s.peer else []
         _print("", "size", "batch", "ours ms", "GFLOP/s", "GB", *peer)
     # New processes for each job, so that the peak memory is its own; convolutions are too short for that
     for group in [jobs] if s.convs else [[job] for job in jobs]:
-        with started(["ours", *SIDES[s.peer]]) as workers:
+        with contextlib.ExitStack() as stack:
+            workers = {side: stack.enter_context(Worker(side)) for side in ["ours", *SIDES[s.peer]]}
             for job in group:
                 rows.append(measure(workers, job, s.rounds))
                 (_show_layers if s.layers else _show)(rows[-1])
-                _save(s, here, rows)
+                if s.plot:  # of the results so far: a sweep takes long, and may be stopped
+                    _plot(s.plot, rows)
+    return rows
+
+
+def main(arguments=None):
+    """The command `tinynst bench`. Returns the exit status: 1 if our results and the peer's differ."""
+    what = "Measure speed and memory of training and stylising; or --layers, --convs, --sweep."
+    note = "Use an idle machine. TINYNST_THREADS sets the number of threads of both sides."
+    rows = bench(BenchSettings.parse(arguments, "bench", what, note))
     return 1 if any("peer" in row and not row["ratio"] for row in rows) else 0

@@ -4,20 +4,23 @@ A job is a dict: `what` ("train", "stylize", "conv forward" or "conv backward"),
 `device`, and the net's `width` or a convolution's `inputs` and `outputs`. With `layers`, each layer is timed.
 """
 
+import math
+import multiprocessing
+import os
 import re
 import signal
 import statistics
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
-from .. import __version__, device, losses, ops
+from .. import device, losses, ops
 from ..data import images
 from ..data.styles import layer_weights
-from ..errors import DeviceError, UserError
-from ..layers import Sequential
+from ..layers import Layer
 from ..networks import VGG16, style_net
 from ..ops.fast.parallel import threads
 from ..optim import Adam
@@ -28,15 +31,6 @@ DEFAULTS = StyleSettings()
 CONTENT = layer_weights(DEFAULTS.content_layers, DEFAULTS.content_weights, "content")
 STYLE = layer_weights(DEFAULTS.style_layers, DEFAULTS.style_weights, "style")
 AT_LEAST = 0.5  # seconds of calls in each round, so that a short call is not timed alone
-
-
-def leaves(layers, prefix=""):
-    """{name: layer} of a Sequential with nested Sequentials flattened, in forward order."""
-    found = {}
-    for name, layer in layers.layers.items():
-        inner = isinstance(layer, Sequential)
-        found |= leaves(layer, f"{prefix}{name}.") if inner else {f"{prefix}{name}": layer}
-    return found
 
 
 def photos(job):
@@ -53,38 +47,37 @@ def painting():
 def conv_inputs(job):
     """x (N, S, S, C), w (3, 3, C, O) and dy (N, S, S, O), float32."""
     rng, (n, s, c, o) = np.random.default_rng(0), (job[key] for key in ("batch", "size", "inputs", "outputs"))
-    x, w, dy = (
-        rng.standard_normal(shape, np.float32) for shape in ((n, s, s, c), (3, 3, c, o), (n, s, s, o))
-    )
+    shapes = (n, s, s, c), (3, 3, c, o), (n, s, s, o)
+    x, w, dy = (rng.standard_normal(shape, np.float32) for shape in shapes)
     return x, w / np.float32(3 * c**0.5), dy
 
 
 class Side:
-    """The base of all sides. A subclass has `prepare(job)`, which makes everything that is not timed, sets
-    `versions` and returns `once`: () -> results in our layout, the job done once."""
+    """The base of all sides. A subclass has `prepare(job)`, which makes everything that is not timed and
+    returns `once`: () -> results in our layout, the job done once."""
 
-    layers = None  # {name: [seconds forward, seconds backward]} of the last call, for a job with `layers`
+    flops = 0  # of one call, as far as the side counts them
 
     def start(self, job):
-        """Prepare the job and run it twice. Returns the versions and the results as arrays: of both calls for
-        training, because the second depends on the gradients."""
-        self.once = None  # frees the memory of the previous job
+        """Prepare the job and run it twice. Returns (results, FLOPs of one call): the arrays of both calls
+        for training, because the second depends on the gradients."""
+        self.once = self.parts = None  # frees the memory of the previous job
         self.once = self.prepare(job)
         first, second = ([self.to_numpy(result) for result in self.once()] for _ in range(2))
-        return self.versions, first + second if job["what"] == "train" else second
+        return (first + second if job["what"] == "train" else second), self.flops
 
     def time(self):
-        """Seconds of one call, the median of some, and `layers`, for which there is only one call."""
+        """Seconds of one call, the median of some; with `layers`, of one call, and its `parts`."""
         times = []
-        while not times or (sum(times) < AT_LEAST and self.layers is None):
-            if self.layers:
-                self.layers.clear()
+        while not times or (sum(times) < AT_LEAST and self.parts is None):
+            if self.parts:
+                self.parts.clear()
             self.wait()
             begin = time.perf_counter()
             self.once()
             self.wait()
             times.append(time.perf_counter() - begin)
-        return statistics.median(times), self.layers
+        return statistics.median(times), self.parts
 
     def wait(self):
         """Wait until a GPU has finished."""
@@ -112,19 +105,30 @@ class Task(StyleTask):
 
 
 class Ours(Side):
+    """`parts` is {name: {"kernel": "9x9 3 -> 32", "output": (H, W), "seconds" and "flops": [forward,
+    backward]}}, filled by the parts of a job that are watched."""
+
+    def start(self, job):
+        self.watched = []  # (object, name of its method, the method)
+        results, _ = super().start(job)
+        if self.parts is not None:
+            self.flops = sum(sum(part["flops"]) for part in self.parts.values()) // 2  # of two calls
+        if not job.get("layers"):
+            for holder, method, function in self.watched:
+                setattr(holder, method, function)
+            self.parts = None
+        return results, self.flops
+
     def prepare(self, job):
         xp = self.xp = device.select(job["device"])
-        blas = [part for part in threadpool_info() if part["user_api"] == "blas"]
-        self.versions = {"tinynst": __version__, "numpy": np.__version__, "blas": blas}
-        if xp is not np:
-            gpu = xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-            self.versions |= {"cupy": xp.__version__, "gpu": gpu}
         if job["what"] == "train":
             return self.training(job)
         if job["what"] == "stylize":
             net, x = style_net(width=job["width"], xp=xp), xp.asarray(photos(job))
+            self.watch_layers(net.layers)
             return lambda: [net.forward(x)]
         x, w, dy = map(xp.asarray, conv_inputs(job))
+        self.flops = 2 * dy.size * 9 * job["inputs"] * (2 if job["what"] == "conv backward" else 1)
         if job["what"] == "conv forward":
             memo = {}  # as in VGG, whose kernels are constant
             return lambda: [ops.conv2d(x, w, pad=1, memo=memo)[0]]
@@ -134,8 +138,16 @@ class Ours(Side):
     def training(self, job):
         task, batch = Task(job["width"], self.xp), (0, photos(job))
         adam = Adam(task.net.parameters(), DEFAULTS.lr)
+        self.watch_layers(task.net.layers)
+        self.watch_layers(task.vgg.layers, "vgg ")
         if job.get("layers"):
-            self.time_layers(task, adam)
+            for loss, name in (
+                ("feature", "content loss"),
+                ("style", "style losses"),
+                ("tv", "total variation"),
+            ):
+                self.watch(losses, f"{loss}_loss", name)
+            self.watch(adam, "step", "Adam")
 
         def once():
             terms = task.step(batch)
@@ -144,29 +156,36 @@ class Ours(Side):
 
         return once
 
-    def time_layers(self, task, adam):
-        """Make every part of a training step in this process add its seconds to `layers`."""
-        self.layers = {}
+    def watch_layers(self, layers, prefix=""):
+        for name, layer in layers.leaves().items():
+            self.watch(layer, "forward", prefix + name)
+            self.watch(layer, "backward", prefix + name, way=1)
 
-        def timed(holder, method, name, way=0):
-            function = getattr(holder, method)
+    def watch(self, holder, method, name, way=0):
+        """Let a function of `holder` record its time, and a convolution its FLOPs: two for a multiply-add of
+        the direct convolution, whichever algorithm runs."""
+        function, self.parts = getattr(holder, method), self.parts or {}
+        self.watched.append((holder, method, function))
 
-            def call(*arguments, **options):
-                self.wait()
-                begin = time.perf_counter()
-                result = function(*arguments, **options)
-                self.wait()
-                self.layers.setdefault(name, [0.0, 0.0])[way] += time.perf_counter() - begin
-                return result
+        def call(*arguments, **options):
+            self.wait()
+            begin = time.perf_counter()
+            result = function(*arguments, **options)
+            self.wait()
+            part = {"kernel": "", "output": (), "seconds": [0.0, 0.0], "flops": [0, 0], "each": 0}
+            part = self.parts.setdefault(name, part)
+            part["seconds"][way] += time.perf_counter() - begin
+            w = holder.parameters().get("w") if isinstance(holder, Layer) else None
+            if w is not None and way == 0:
+                x, y = arguments[0].shape, result.shape
+                part["kernel"], part["output"] = f"{w.shape[0]}x{w.shape[1]} {x[3]} -> {y[3]}", y[1:3]
+                # each pixel of y, or if transposed of x, takes part in one product with the whole kernel
+                part["each"] = 2 * w.size * min(math.prod(x[:3]), math.prod(y[:3]))
+            times = (result is not None) + bool(way and w is not None and holder.gradients())
+            part["flops"][way] += times * part["each"]
+            return result
 
-            setattr(holder, method, call)
-
-        for name, layer in (leaves(task.net.layers) | leaves(task.vgg.layers, "vgg ")).items():
-            timed(layer, "forward", name)
-            timed(layer, "backward", name, way=1)
-        for loss, name in (("feature", "content loss"), ("style", "style losses"), ("tv", "total variation")):
-            timed(losses, f"{loss}_loss", name)
-        timed(adam, "step", "Adam")
+        setattr(holder, method, call)
 
     def wait(self):
         device.synchronize(self.xp)
@@ -176,27 +195,25 @@ class Ours(Side):
         return super().peak_memory() if cpu else self.xp.get_default_memory_pool().total_bytes()
 
 
-def work(pipe, name):
-    """The loop of a worker process: receive (method, arguments) and send the result of that method of the
-    side, or a UserError."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
-    threadpool_limits(threads(), "blas")
-    side = Ours()
-    if name != "ours":
-        from . import bench_torch as peers  # here, because only the peers need PyTorch
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)  # the bench was killed
 
-        channels_last = peers.Torch(peers.torch.channels_last)
-        known = {
-            "torch": peers.Torch(),
-            "torch channels-last": channels_last,
-            "onnxruntime": peers.OnnxRuntime(),
-        }
-        side = known[name]
-    while True:
-        method, arguments = pipe.recv()
-        try:
-            pipe.send(getattr(side, method)(*arguments))
-        except MemoryError as error:
-            pipe.send(UserError(f"not enough memory ({error}): try smaller --sizes or --batches"))
-        except (UserError, DeviceError) as error:
-            pipe.send(UserError(str(error)))
+
+def begin(name):
+    """Make the side of this name in a worker process."""
+    global _side
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the bench, which ends this process
+    threadpool_limits(threads(), "blas")
+    if name == "ours":
+        _side = Ours()
+    else:
+        from . import bench_torch  # here, because only the peers need PyTorch
+
+        _side = bench_torch.side(name)
+
+
+def ask(method, *arguments):
+    """Call a method of the worker's side."""
+    return getattr(_side, method)(*arguments)

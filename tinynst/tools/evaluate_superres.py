@@ -20,48 +20,28 @@ from ..data import degradation, images, weights
 from ..data.files import check_folder
 from ..errors import UserError
 from ..networks import VGG16
+from ..networks.transform import FACTORS
 from ..samples import PHOTOS
 from ..settings import Settings, option
 from . import metrics, superres
-from .report import grouped, write_csv
+from .report import grouped, markdown_table, write_csv
 
 LAYERS = metrics.DISTANCE_LAYERS
 SCORES = ("psnr", "ssim", "distance", *LAYERS)
+ROWS = 8  # photos on a sheet
 SQUARE, ZOOM = 112, 2  # the side of the squares on a sheet, in pixels of the photo, and their enlargement
-
-# PSNR and SSIM in the paper's supplement, {(set, factor): {method: ...}}; methods are named by their loss
-PAPER = {
-    ("Set5", 4): {"bicubic": (28.43, 0.8114), "pixel": (28.40, 0.8205), "feature": (27.09, 0.7680)},
-    ("Set14", 4): {"bicubic": (25.99, 0.7301), "pixel": (25.75, 0.6994), "feature": (24.99, 0.6731)},
-    ("BSD100", 4): {"bicubic": (25.96, 0.682), "pixel": (25.91, 0.6680), "feature": (24.95, 0.6317)},
-    ("Set5", 8): {"bicubic": (23.80, 0.6455), "pixel": (24.77, 0.6864), "feature": (23.26, 0.7058)},
-    ("Set14", 8): {"bicubic": (22.37, 0.5518), "pixel": (23.02, 0.5787), "feature": (21.64, 0.5837)},
-    ("BSD100", 8): {"bicubic": (22.11, 0.5322), "pixel": (22.54, 0.5526), "feature": (21.35, 0.5474)},
-}
 
 
 @dataclasses.dataclass(init=False)
 class EvaluateSuperresSettings(Settings):
-    set: list[str] | None = option(
-        None, "folders of photos, each a test set (default: the small photos that ship)", metavar="FOLDER"
-    )
-    factor: int = option(4, "how many times larger", choices=(2, 4, 8))
+    set: list[str] = option([str(PHOTOS)], "folders of photos, each a test set", metavar="FOLDER")
+    factor: int = option(4, "how many times larger", choices=FACTORS)
     weights: list[str] | None = option(
-        None,
-        "nets to compare with bicubic; none after --weights: only bicubic (default: all for this factor)",
-        nargs="*",
-        metavar="NAME|FILE.h5",
+        None, "nets to compare (default: those that ship)", nargs="*", metavar="NAME|FILE.h5"
     )
     match_histogram: bool = option(False, "give results the histograms of their input, as in the paper")
-    rows: int = option(8, "photos of each set on its sheet; 0: no sheet", least=0, metavar="N")
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
-    out: str = option(
-        None,
-        "folder for scores.csv and the sheets, which are replaced",
-        flags=("-o", "--out"),
-        metavar="OUT",
-        required=True,
-    )
+    out: str = option(None, "folder for the results", flags=("-o", "--out"), metavar="OUT", required=True)
 
 
 def bicubic(low, factor):
@@ -90,12 +70,12 @@ def scores(results, truth, factor, vgg, grey=False):
     return found
 
 
-def score_set(paths, methods, factor, vgg, pictures=0):
+def score_set(paths, methods, factor, vgg):
     """The scores of `methods`, {name: function that enlarges low}, on the photos `paths`.
 
-    Returns rows {"image", "method", **scores}, the last ones of the image "mean", and of the first `pictures`
-    photos the squares for a sheet, [([image, ...], [caption, ...]), ...]. Raises UserError, naming the file,
-    for a photo that cannot be read or is too small.
+    Returns rows {"image", "method", **scores}, the last ones of the image "mean", and the squares of the
+    first photos for a sheet, [([image, ...], [caption, ...]), ...]. Raises UserError, naming the file, for a
+    photo that cannot be read or is too small.
     """
     rows, sheet = [], []
     for path in tqdm(paths, "measuring", unit=" images", disable=None):
@@ -109,7 +89,7 @@ def score_set(paths, methods, factor, vgg, pictures=0):
         results = {method: images.to_uint8(enlarge(low)) for method, enlarge in methods.items()}
         found = dict(zip(methods, scores(results.values(), truth, factor, vgg, grey), strict=True))
         rows += [{"image": path.name, "method": method, **score} for method, score in found.items()]
-        if len(sheet) < pictures:
+        if len(sheet) < ROWS:
             square = worst_square(results["bicubic"], truth, factor)
             shown = [low.repeat(factor, axis=0).repeat(factor, axis=1), *results.values(), truth]
             captions = [f"{method} {f['psnr']:.2f} dB, {f['distance']:.3f}" for method, f in found.items()]
@@ -134,19 +114,20 @@ def worst_square(image, truth, step):
 
 def evaluate(s):
     """Measure, print the means, write OUT."""
-    sets = _sets(s.set or [PHOTOS], check_folder(s.out))
-    xp = device.select(s.device)
-    methods, losses = {"bicubic": functools.partial(bicubic, factor=s.factor)}, {"bicubic": "bicubic"}
-    for name, net, loss in _nets(s, xp):
-        losses[name] = loss
+    sets, xp = _sets(s.set, check_folder(s.out)), device.select(s.device)
+    methods = {"bicubic": functools.partial(bicubic, factor=s.factor)}
+    for name, net in _nets(s, xp):
         methods[name] = functools.partial(superres.enlarge, net, match_histogram=s.match_histogram)
     vgg, rows, sheets = VGG16.load(xp=xp), [], {}
     for name, paths in sets.items():
-        table, sheet = score_set(paths, methods, s.factor, vgg, s.rows)
+        table, sheet = score_set(paths, methods, s.factor, vgg)
         rows += [{"set": name, "factor": s.factor, **row} for row in table]
-        _print_means(name, s.factor, len(paths), table[-len(methods) :], losses)
-        if sheet:
-            sheets[name] = images.sheet(*zip(*sheet, strict=True))
+        sheets[name] = images.sheet(*zip(*sheet, strict=True))
+        head, lines = f"{name}, x{s.factor}, {len(paths)} images", []
+        for mean in table[-len(methods) :]:
+            cells = {score: f"{mean[score]:.{2 if score == 'psnr' else 4}f}" for score in SCORES}
+            lines.append({head: mean["method"]} | cells)
+        print(f"{markdown_table(lines)}\n", flush=True)
     rows = [row | {name: round(row[name], 6) for name in SCORES} for row in rows]
     write_csv(Path(s.out) / "scores.csv", ("set", "factor", "image", "method", *SCORES), rows)
     for name, sheet in sheets.items():
@@ -167,28 +148,14 @@ def _sets(folders, out):
 
 
 def _nets(s, xp):
-    """(name, net, loss it was trained with) of --weights, or of all that ship for --factor. Raises UserError
-    for weights of another factor."""
-    shipped = [] if s.weights is not None else weights.shipped("superres")
-    names = [name for name in shipped if weights.read_about(weights.find(name, None))["factor"] == s.factor]
+    """(name, net) of --weights, or of all that ship for --factor. Raises UserError for weights of another
+    factor."""
     used = set()
-    for given in s.weights or names:
-        net, about = superres.load_superres(given, xp)
-        if net.factor != s.factor:
+    for given in weights.shipped("superres") if s.weights is None else s.weights:
+        net, _ = superres.load_superres(given, xp)
+        if net.factor == s.factor:
+            name = given if Path(given).stem in used else Path(given).stem
+            used.add(name)
+            yield name, net
+        elif s.weights is not None:
             raise UserError(f"--weights {given} enlarges {net.factor} times: use --factor {net.factor}")
-        name = given if Path(given).stem in used else Path(given).stem
-        used.add(name)
-        yield name, net, about.get("loss")
-
-
-def _print_means(name, factor, count, means, losses):
-    """A line for each method, with what the paper reports for its loss."""
-    paper = PAPER.get((name, factor), {})
-    head = f"{name}, x{factor}, {count} image{'s' * (count != 1)}"
-    titles = f"{'PSNR':>7} {'SSIM':>7} {'distance':>9}  {' '.join(f'{layer:>8}' for layer in LAYERS)}"
-    print(f"{head:28}{titles}{'   the paper' if paper else ''}")
-    for mean in means:
-        line = f"{mean['method']:28}{mean['psnr']:7.2f} {mean['ssim']:7.4f} {mean['distance']:9.4f}  "
-        line += " ".join(f"{mean[layer]:8.4f}" for layer in LAYERS)
-        reported = paper.get(losses[mean["method"]])
-        print(line + (f"   {reported[0]:.2f} / {reported[1]:.4f}" if reported else ""), flush=True)

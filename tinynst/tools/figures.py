@@ -1,8 +1,8 @@
 """The paper's figures 3, 4 and 5 on the pictures that ship.
 
-3  feature inversion: a picture whose features at one layer match the photo's. Deep layers keep only layout
-4  style reconstruction: from noise, the painting's Gram matrices at each layer. Deep layers, larger patterns
-5  one objective, two ways: the net's output in one pass, and L-BFGS on the pixels after so many evaluations
+3  feature inversion: a picture whose features at one layer match the photo's; deep layers keep only layout
+4  style reconstruction: the painting's Gram matrices at each layer; deep layers have larger patterns
+5  one objective, two ways: the net's output in one pass, and L-BFGS on the pixels after some evaluations
 """
 
 import dataclasses
@@ -11,17 +11,16 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import device
-from ..cli import Parser
 from ..data import images, styles
 from ..data.files import check_folder
 from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks import VGG16
 from ..networks.vgg import STYLE_LAYERS
-from ..samples import PHOTOS, STYLES
+from ..samples import PHOTOS
 from ..settings import Settings, option
 from ..training.run import load_painting
-from .evaluate_style import equal_to, find_goals, make_objective, middle
+from .evaluate_style import equal_to, find_goals, load_middle
 from .metrics import psnr
 from .optimize import descend, noise
 from .stylize import load_style
@@ -83,40 +82,34 @@ def comparison(net, objective, photo, evaluations):
 class FigureSettings(Settings):
     out: str = option(None, "folder for figure3.jpg, ...", metavar="FOLDER", required=True)
     only: list[int] = option([3, 4, 5], "these figures", choices=(3, 4, 5), metavar="N")
-    photos: list[str] | None = option(
-        None, "figure 3 uses the first, figure 5 all (default: two that ship)", metavar="IMAGE"
-    )
-    style: str = option(
-        "starry_night_single", "the net of figure 5; figure 4 uses its painting", metavar="NAME|FILE.h5"
-    )
+    photos: list[str] | None = option(None, "of figures 3 and 5 (default: two that ship)", metavar="IMAGE")
+    style: str = option("starry_night_single", "the net; figure 4 uses its painting", metavar="NAME|FILE.h5")
     size: int = option(128, "side of the pictures, in pixels: the middle squares of the photos", least=32)
     evaluations: int = option(150, "of each objective, about 0.2 s each on two cores", least=1, metavar="N")
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
 
 
 def main(arguments=None):
-    """The command `python -m tinynst.figures`; `arguments` are strings (None: those of the command line)."""
-    parser = Parser(prog="tinynst figures", description=__doc__.splitlines()[0])
-    FigureSettings.add_options(parser)
-    s = FigureSettings(**vars(parser.parse_args(arguments)))
-    out = check_folder(s.out)
+    """The command `tinynst figures`."""
+    s = FigureSettings.parse(arguments, "figures", __doc__.splitlines()[0])
+    out, xp = check_folder(s.out), device.select(s.device)
     paths = images.find(s.photos or [PHOTOS / "chelsea.jpg", PHOTOS / "neuschwanstein.jpg"])
-    photos = [middle(images.load(path, s.size), s.size) for path in paths]
-    net = load_style(s.style, device.select(s.device))
+    photos = [load_middle(path, s.size) for path in paths]
+    net = load_style(s.style, xp)
     names = [name for name in net.styles if name != styles.IDENTITY]
     if len(names) > 1 and not styles.resolve(s.style)[1]:
         raise UserError(f"--style {s.style} holds {len(names)} styles: name one of {', '.join(names)}")
-    [(name, (goal, painting))] = find_goals(s.style).items()
+    [(name, (goal, path))] = find_goals(s.style).items()
     net.style = net.mixture(name) if names else None
-    vgg = VGG16.load(xp=device.select(s.device))
+    vgg = VGG16.load(xp=xp)
     for figure in s.only:
         if figure == 3:
             rows = [inversion(vgg, photos[0], s.evaluations)]
         elif figure == 4:
-            larger = load_painting(STYLES / goal["painting"], 2 * s.size)
-            rows = [style_reconstruction(vgg, larger, s.size, s.evaluations)]
+            rows = [style_reconstruction(vgg, load_painting(path, 2 * s.size), s.size, s.evaluations)]
         else:
-            objective = make_objective(vgg, goal, painting)
+            painting = xp.asarray(load_painting(path, goal["style_size"])[None])
+            objective = styles.style_objective(vgg, painting, goal)
             rows = [comparison(net, objective, photo, s.evaluations) for photo in photos]
         images.save(out / f"figure{figure}.jpg", images.sheet(*zip(*rows, strict=True)))
         print(f"wrote {out / f'figure{figure}.jpg'}", flush=True)

@@ -1,16 +1,30 @@
 """A net of many styles as one picture: photos by styles, or a strip from one style to another."""
 
-from ..cli import Parser
+import dataclasses
+
 from ..data import images, styles, weights
 from ..data.files import check_file
 from ..data.styles import IDENTITY
 from ..errors import UserError
 from ..samples import PHOTOS
+from ..settings import Settings, option
 from .stylize import load_style, stylize
 
 SHOWN = ("neuschwanstein.jpg", "horses.jpg", "chelsea.jpg")  # the net that ships was not trained on them
 QUALITY = 80  # of a JPEG: a page of pictures to look at, not to edit
 STEPS = (0, 0.25, 0.5, 0.75, 1)
+
+
+@dataclasses.dataclass(init=False)
+class GallerySettings(Settings):
+    out: str = option("gallery.jpg", "the picture to write", metavar="IMAGE")
+    weights: str = option(styles.GALLERY, "a net of many styles", metavar="NAME|FILE.h5")
+    images: list[str] | None = option(None, "photos (default: three that ship)", metavar="IMAGE|FOLDER")
+    styles: list[str] | None = option(None, "which styles (default: all)", metavar="NAME")
+    strip: list[str] | None = option(
+        None, "the first photo from one style to another", nargs=2, metavar=("FROM", "TO")
+    )
+    size: int = option(320, "longer side of each photo, in pixels", least=16)
 
 
 def gallery(net, photos, names):
@@ -37,18 +51,8 @@ def _painted(net, photo, style, strength=1.0):
 
 
 def main(arguments=None):
-    """`python -m tinynst.gallery`; without arguments: photos that ship, in all styles that ship."""
-    parser = Parser(prog="tinynst gallery", description=__doc__)
-    add = parser.add_argument
-    add("--out", metavar="IMAGE", default="gallery.jpg", help="the picture to write")
-    add("--weights", metavar="NAME|FILE.h5", default=styles.GALLERY, help="a net of many styles")
-    add("--images", metavar="IMAGE|FOLDER", nargs="+", help="photos (default: three that ship)")
-    add("--styles", metavar="NAME", nargs="+", help="which styles (default: all)")
-    add("--strip", metavar=("FROM", "TO"), nargs=2, help="the first photo from one style to another")
-    add("--size", type=int, default=320, help="longer side of each photo, in pixels")
-    s = parser.parse_args(arguments)
-    if s.size < 16:
-        raise UserError(f"--size is {s.size}; it should be at least 16")
+    """The command `tinynst gallery`; without options: photos that ship, in all styles that ship."""
+    s = GallerySettings.parse(arguments, "gallery", __doc__)
     path, paths = weights.find(s.weights), images.find(s.images or [PHOTOS / name for name in SHOWN])
     out = check_file(s.out, images.SAVED, paths)
     net = load_style(path)

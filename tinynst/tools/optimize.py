@@ -19,6 +19,7 @@ from ..data.styles import layer_weights
 from ..errors import UserError
 from ..losses import StyleObjective
 from ..networks import VGG16
+from ..networks.vgg import STYLE_LAYERS
 from ..optim import LBFGS, Adam
 from ..settings import flag, option
 from ..training.loop import Loop
@@ -27,21 +28,27 @@ from ..training.run import SMALLEST, LossSettings, RunSettings, carry_out, load_
 FIRST_STEP = 10.0  # grey levels: enough to see, and small against 255
 LEAST_SIDE = 32  # pixels of a result, at its smallest scale
 MODES = ("gatys", "invert", "texture")
-CONTENT = ("content", "content_layers", "content_weights", "preserve_color")
-STYLE = ("style", "style_layers", "style_weights", "mix", "style_scale")
-OTHER_NAMES = {"invert": {"content": "--image", "content_layers": "--layer"}}
-OTHER_NAMES |= {"texture": {"style_layers": "--layers"}, "gatys": {}}
+UNUSED = {  # settings that mean nothing in a mode
+    "gatys": (),
+    "invert": ("style", "style_layers", "style_weights", "mix", "style_scale", "preserve_color"),
+    "texture": ("content", "content_layers", "content_weights", "preserve_color"),
+}
 
 
 @dataclasses.dataclass(init=False)
 class OptimizeSettings(LossSettings, RunSettings):
-    """The settings of `tinynst optimize MODE`, with the same defaults. There --image, --layer and --layers
-    are other names of `content`, `content_layers` and `style_layers`."""
+    """The settings of `tinynst optimize MODE`, with the same defaults."""
 
-    mode: str = option("gatys", "gatys, invert or texture", choices=MODES)
-    content: str | None = option(None, "the photo", metavar="IMAGE")
+    mode: str = option("gatys", "what to make", flags=("mode",), choices=MODES)
+    content: str | None = option(None, "the photo", flags=("--content", "--image"), metavar="IMAGE")
+    content_layers: list[str] = option(
+        ["relu3_3"], "where contents are compared", flags=("--content-layers", "--layer"), nargs="*"
+    )
     preserve_color: bool = option(False, "keep the photo's colours; only its brightness is styled")
     style: list[str] = option([], "the painting, or several", metavar="IMAGE")
+    style_layers: list[str] = option(
+        list(STYLE_LAYERS), "where styles are compared", flags=("--style-layers", "--layers"), nargs="*"
+    )
     mix: list[float] | None = option(None, "weight of each of several paintings (default: all equal)")
     style_scale: float = option(1.0, "size of the painting relative to the result: larger strokes")
     size: int = option(256, "shorter side of the result, in pixels (a texture is square)")
@@ -64,19 +71,11 @@ class OptimizeSettings(LossSettings, RunSettings):
     def free(self):
         return RunSettings.free | ({"iterations"} if self.scales == 1 else set())
 
-    @property
-    def flags(self):
-        return OTHER_NAMES[self.mode]
-
-    @classmethod
-    def options(cls, mode):
-        """{setting: option} of this mode."""
-        off = {"invert": STYLE + CONTENT[2:], "texture": CONTENT}.get(mode, ())
-        names = [field.name for field in dataclasses.fields(cls) if field.name not in (*off, "mode")]
-        return {name: flag(name) for name in names} | OTHER_NAMES[mode]
-
     def complete(self):
         super().complete()
+        for name in UNUSED[self.mode]:
+            if name in self.given and not self.resume:
+                raise UserError(f"{flag(name)} means nothing for {self.mode}: leave it out")
         if self.mode == "invert":
             self.style, self.style_layers, self.style_weights = [], [], []
         if self.mode == "texture":
@@ -97,9 +96,9 @@ class OptimizeSettings(LossSettings, RunSettings):
         if not good or (self.style and not any(self.mix)):
             rule = f"one number for each of {len(self.style)} paintings, at least 0 and not all 0"
             raise UserError(f"--mix should be {rule}")
-        for kind in ("content", "style"):
+        for kind, image in (("content", "--content or --image"), ("style", "--style")):
             if any(getattr(self, f"{kind}_weights")) and not getattr(self, kind):
-                raise UserError(f"{self.mode} needs {self.flags.get(kind, flag(kind))}, an image")
+                raise UserError(f"{self.mode} needs {image}: a file")
         if self.start == "content" and not self.content:
             raise UserError(f"--start content: {self.mode} has no photo; choose noise or a file")
 
@@ -210,27 +209,18 @@ class PictureRun(Loop):
 
     def sheet(self):
         """What the picture was made from, and below it up to six pictures on the way, the last the result."""
-        names = {"content": self.settings.content}
-        names |= {f"style{k}": path for k, path in enumerate(self.settings.style)}
-        made_from = [name for name in names if name in self.inputs]
-        samples = {int(path.stem): path for path in sorted((self.out / "samples").glob("*.png"))}
-        numbers = [number for number in samples if number <= self.iteration]
-        places = {round(k) for k in np.linspace(0, len(numbers) - 1, min(6, len(numbers)))}
-        chosen = [numbers[k] for k in sorted(places)]
+        made_from = {"content": self.settings.content} if "content" in self.inputs else {}
+        made_from |= {f"style{k}": path for k, path in enumerate(self.settings.style)}
+        samples = sorted((self.out / "samples").glob("*.png"))
+        samples = [path for path in samples if int(path.stem) <= self.iteration]
+        places = np.linspace(0, len(samples) - 1, min(6, len(samples)))
+        chosen = [samples[k] for k in sorted({round(k) for k in places})]
         largest = max(self.inputs["start"].shape[:2])
         rows = [[images.at_most(self.inputs[name], largest) for name in made_from]]
-        rows += [[images.load(samples[number]) for number in chosen]]
-        captions = [[f"{name.rstrip('0123456789')}: {Path(names[name]).stem}" for name in made_from]]
-        captions += [[f"{number} evaluations: {self._value(number):.4g}" for number in chosen]]
+        rows += [[images.load(path) for path in chosen]]
+        captions = [[f"{name.rstrip('0123456789')}: {Path(path).stem}" for name, path in made_from.items()]]
+        captions += [[f"{int(path.stem)} evaluations" for path in chosen]]
         return images.sheet(rows, captions)
-
-    def _value(self, evaluation):
-        """The objective of the picture saved after so many evaluations: the lowest of its scale, or Adam's
-        last."""
-        each = self.settings.iterations if self.settings.scales > 1 else self.iterations
-        start = max(0, evaluation - 1) // each * each
-        totals = [row["total"] for row in self.losses if start < row["iteration"] <= evaluation]
-        return (totals[-1] if self.by_adam else np.fmin.reduce(totals)) if totals else np.nan
 
 
 def _inputs(s):

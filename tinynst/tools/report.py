@@ -1,4 +1,4 @@
-"""What the evaluations share: CSV files in and out, rows by key, Markdown tables. Files are written whole."""
+"""CSV files and Markdown tables of measurements, which are lists of dictionaries. Files are written whole."""
 
 import csv
 
@@ -11,7 +11,7 @@ def write_text(path, text):
 
 
 def write_csv(path, columns, rows):
-    """Write `rows`, dictionaries with these columns."""
+    """Write `rows`, dictionaries with some of these columns."""
     with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -19,16 +19,13 @@ def write_csv(path, columns, rows):
 
 
 def read_csv(path, text=()):
-    """The rows of a CSV file as dictionaries; values are int or float, except in the `text` columns."""
+    """The rows of a CSV file, without empty cells; values are int or float, except in the `text` columns."""
+
+    def value(name, cell):
+        return cell if name in text else int(cell) if cell.isdigit() else float(cell)
+
     with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: value if name in text else _number(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _number(text):
-    return int(text) if text.isdigit() else float(text)
+        return [{n: value(n, cell) for n, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
 def grouped(rows, *columns):

@@ -1,17 +1,20 @@
 """Apply a trained style to photos: one forward pass of the style net for each."""
 
 import argparse
+import dataclasses
 import functools
 
 import numpy as np
 
 from .. import device
-from ..cli import Parser
 from ..data import images, styles, weights
 from ..data.styles import IDENTITY
 from ..errors import UserError
 from ..networks import style_net
+from ..settings import option
 from . import apply
+
+STYLE = 'a style, a mixture as "starry_night:0.6 great_wave:0.4", a .h5 file, or FILE.h5:NAME of several'
 
 
 def load_style(name_or_path, xp=np):
@@ -60,13 +63,13 @@ def stylize(net, image, strength=1.0, preserve_color=False):
     return images.to_uint8(share * painted + (1 - share) * photo)
 
 
-def _style_file(net, options, source, target):
+def _style_file(net, s, source, target):
     """Read, paint and write one image: its (height, width). Raises UserError naming the file at fault."""
-    side = options.size
+    side = s.size
     try:
-        image = np.asarray(images.open_rgb(source, side, "long", options.enlarge))
+        image = np.asarray(images.open_rgb(source, side, "long", s.enlarge))
         side = max(image.shape[:2])
-        images.save(target, stylize(net, image, options.strength, options.preserve_color))
+        images.save(target, stylize(net, image, s.strength, s.preserve_color))
     except MemoryError as error:
         what = f"not enough memory to style it with a longer side of {side} pixels"
         raise UserError(f"{source}: {what}: try --size {max(1, side // 2)}") from error
@@ -85,29 +88,24 @@ class _ListStyles(argparse.Action):
         parser.exit()
 
 
+@dataclasses.dataclass(init=False)
+class StylizeSettings(apply.ApplySettings):
+    """The settings of `tinynst stylize`."""
+
+    style: str = option(None, STYLE, metavar="NAME|FILE.h5", required=True)
+    list_styles: bool = option(False, "show the styles that ship, and exit", action=_ListStyles, nargs=0)
+    size: int | None = option(None, "shrink to this longer side first (smaller ones stay)", least=1)
+    enlarge: bool = option(False, "with --size: enlarge smaller images to N, too")
+    strength: float = option(1.0, "0 is the photo, 1 the full style", least=0, most=1, metavar="0..1")
+    preserve_color: bool = option(False, "keep the photo's colours; only brightness is styled")
+
+
 def main(arguments=None):
-    """`python -m tinynst.stylize`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
-    epilog = apply.FORMATS + " Transparent becomes white. A result has the size of its image."
-    parser = Parser(prog="tinynst stylize", description="Apply a trained style to photos.", epilog=epilog)
-    apply.add_options(parser)
-    add = parser.add_argument
-    style = 'a style, a mixture as "starry_night:0.6 great_wave:0.4", a .h5 file, or FILE.h5:NAME of several'
-    add("--style", metavar="NAME|FILE.h5", required=True, help=style)
-    listed = {"action": _ListStyles, "nargs": 0, "default": argparse.SUPPRESS}
-    add("--list-styles", help="show the styles that ship, and exit", **listed)
-    size = "shrink to this longer side first (smaller ones stay): less memory, larger brush strokes"
-    add("--size", type=int, metavar="N", help=size)
-    add("--enlarge", action="store_true", help="with --size: enlarge smaller images to N, too")
-    add("--strength", type=float, default=1.0, metavar="0..1", help="0 is the photo, 1 the full style")
-    add("--preserve-color", action="store_true", help="keep the photo's colours; only brightness is styled")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.strength <= 1:
-        given = f"{options.strength:g}"
-        raise UserError(f"--strength must be from 0 (the photo) to 1 (the full style), not {given}")
-    if options.size is not None and options.size < 1:
-        raise UserError(f"--size must be at least 1 pixel, not {options.size}")
-    if options.enlarge and options.size is None:
+    """The command `tinynst stylize`. Returns the exit status."""
+    epilog = f"{apply.FORMATS} Transparent becomes white. A result has the size of its image."
+    s = StylizeSettings.parse(arguments, "stylize", "Apply a trained style to photos.", epilog)
+    if s.enlarge and s.size is None:
         raise UserError("--enlarge needs --size N: how large?")
-    jobs = apply.plan(options.images, options.out)
-    net = load_style(options.style, device.select(options.device))
-    return apply.work(jobs, functools.partial(_style_file, net, options), "styling", "styled", options.out)
+    jobs = apply.plan(s.images, s.out)
+    net = load_style(s.style, device.select(s.device))
+    return apply.work(jobs, functools.partial(_style_file, net, s), "styling", "styled", s.out)

@@ -1,19 +1,21 @@
 """Enlarge photos 2, 4 or 8 times with a trained super-resolution net, large ones in tiles."""
 
+import dataclasses
 import functools
 
 import numpy as np
 from PIL import Image
 
 from .. import device
-from ..cli import Parser, given
 from ..data import images, weights
 from ..errors import UserError
 from ..networks import super_resolution_net
 from ..networks.transform import FACTORS
+from ..settings import option
 from . import apply
 
 TILE = 512
+MATCH = "give the result the colours of the image, per channel (default: yes with --loss feature)"
 
 # The receptive field of a pixel of the result, in pixels of the small image to each side: 4 for the first 9x9
 # convolution, 8 for eight of 3x3, under 2 for those that enlarge (1 + 1/2 + 1/4), at most 2 for the last 9x9.
@@ -82,31 +84,29 @@ def _enlarge_file(net, tile, match_histogram, source, target):
     return height, width
 
 
+@dataclasses.dataclass(init=False)
+class SuperresSettings(apply.ApplySettings):
+    """The settings of `tinynst superres`."""
+
+    factor: int = option(4, "how many times larger on each side", choices=FACTORS)
+    loss: str = option("feature", "sharp, or the least squared error", choices=("feature", "pixel"))
+    weights: str | None = option(None, "other weights than --factor and --loss name", metavar="NAME|FILE.h5")
+    tile: int = option(TILE, "side of the squares that are made at a time: less takes less memory", least=1)
+    match_histogram: str | None = option(None, MATCH, choices=("yes", "no"))
+
+
 def main(arguments=None):
-    """`python -m tinynst.superres`; `arguments`: strings, or None for sys.argv. Returns the exit status."""
-    text = "Enlarge photos with a trained super-resolution net."
-    epilog = apply.FORMATS + " Grey stays grey, and transparency is kept if the format has it."
-    parser = Parser(prog="tinynst superres", description=text, epilog=epilog)
-    apply.add_options(parser)
-    add = parser.add_argument
-    add("--factor", type=int, choices=FACTORS, default=4, help="how many times larger on each side")
-    loss = "sharp for the eye, or the least squared error"
-    add("--loss", choices=("feature", "pixel"), default="feature", help=loss)
-    add("--weights", metavar="NAME|FILE.h5", help="weights other than those for --factor and --loss")
-    tile = "side of the squares of the result that are made at a time: less takes less memory"
-    add("--tile", type=int, default=TILE, metavar="N", help=tile)
-    match = "give the result the colours of the image, per channel (default: yes with --loss feature)"
-    add("--match-histogram", choices=("yes", "no"), help=match)
-    options, explicit = parser.parse_args(arguments), given(parser, arguments)
-    if options.tile < 1:
-        raise UserError(f"--tile must be at least 1 pixel, not {options.tile}")
-    jobs = apply.plan(options.images, options.out)
-    name = options.weights or f"superres_x{options.factor}_{options.loss}"
-    net, about = load_superres(name, device.select(options.device))
-    for option in {"factor", "loss"} & explicit.keys():
-        if explicit[option] != about.get(option):
-            trained = f"{name} was trained with {about.get(option)}"
-            raise UserError(f"--{option} is {explicit[option]}, but {trained}: leave it out")
-    matched = (options.match_histogram or ("yes" if about.get("loss") == "feature" else "no")) == "yes"
-    make = functools.partial(_enlarge_file, net, options.tile, matched)
-    return apply.work(jobs, make, "enlarging", "enlarged", options.out)
+    """The command `tinynst superres`. Returns the exit status."""
+    epilog = f"{apply.FORMATS} Grey stays grey, and transparency is kept if the format has it."
+    about = "Enlarge photos with a trained super-resolution net."
+    s = SuperresSettings.parse(arguments, "superres", about, epilog)
+    jobs = apply.plan(s.images, s.out)
+    name = s.weights or f"superres_x{s.factor}_{s.loss}"
+    net, about = load_superres(name, device.select(s.device))
+    for what in s.given & {"factor", "loss"}:
+        if getattr(s, what) != about.get(what):
+            trained = f"{name} was trained with {about.get(what)}"
+            raise UserError(f"--{what} is {getattr(s, what)}, but {trained}: leave it out")
+    matched = s.match_histogram == "yes" or (not s.match_histogram and about.get("loss") == "feature")
+    make = functools.partial(_enlarge_file, net, s.tile, matched)
+    return apply.work(jobs, make, "enlarging", "enlarged", s.out)

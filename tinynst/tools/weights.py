@@ -124,7 +124,13 @@ def main(arguments=None):
     add("--thumbnail", metavar="OUT.png", help="write the picture stored with the weights to this file")
     action("convert", "Keras's VGG-16, or our weights, to our format", "source", "target", half=True)
     add = action("blend", "a net between one and a second trained on from it", "first", "second", "target")
-    add("--share", type=float, default=0.7, metavar="0..1", help="0 is the first net, 1 the second")
+    add(
+        "--share",
+        type=float,
+        default=0.7,
+        metavar="0..1",
+        help="0 is the first net, 1 the second (default: %(default)s)",
+    )
     action("extract", "one style of a net of many, as its own net", "source", "name", "target", half=True)
     s = vars(parser.parse_args(arguments))
     run = {"list": _list, "show": _show, "convert": convert, "blend": blend, "extract": extract}

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from .. import device
 from ..data import checkpoint, images
+from ..data.files import check_folder
 from ..data.photos import warn
 from ..data.styles import layer_weights
 from ..errors import UserError
 from ..networks.vgg import STYLE_LAYERS
 from ..settings import Settings, flag, option
 
-SMALLEST = 16  # pixels of a painting's shorter side
+SMALLEST = 16  # pixels of a painting's shorter side, as it is used
 
 # The settings in older checkpoints also hold these parts of the state, and these options, which are ignored
 FORMER_STATE, FORMER_OPTIONS = {"inputs", "styles"}, {"lr_decay_every", "lr_decay_factor", "layer"}
@@ -65,13 +66,11 @@ class LossSettings(Settings):
     style_weights: list[float] = option([5.0], "one, or one for each style layer", nargs="*")
     tv_weight: float = option(1e-6, "weight of the total variation: more is smoother", least=0)
 
-    flags = {}  # noqa: RUF012  {setting: its option}, if that has another name
-
     def check(self):
         super().check()
         for kind in ("content", "style"):
             layers, values = getattr(self, f"{kind}_layers"), getattr(self, f"{kind}_weights")
-            layer_weights(layers, values, kind, self.flags.get(f"{kind}_layers"))
+            layer_weights(layers, values, kind)
             setattr(self, f"{kind}_weights", values * len(layers) if len(values) == 1 else values)
         if not any([*self.content_weights, *self.style_weights, self.tv_weight]):
             raise UserError("all loss weights are zero: there is nothing to minimise")
@@ -83,9 +82,7 @@ def begin(settings):
     s, arrays, state = _resumed(settings) if settings.resume else (copy.copy(settings), None, {})
     s.complete()
     s.check()
-    out = Path(s.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; it should be a folder")
+    out = check_folder(s.out)
     if not arrays and any((out / name).exists() for name in ("checkpoint.h5", "weights.h5", "result.png")):
         raise UserError(f"{out} holds a run already: continue it with --resume, or choose another --out")
     if s.content and Path(s.content).resolve() in (out.resolve(), *out.resolve().parents):
@@ -107,13 +104,11 @@ def _resumed(settings):
         raise UserError(f"the run in {settings.out} was not started by {settings.command}")
     if recorded.get("lr_decay_every"):
         warn("--lr-decay-every no longer exists: from here on the learning rate does not decay")
-    given = {name: getattr(settings, name) for name in settings.given}
-    s = kind(**started.to_dict() | given)
+    s = kind(**started.to_dict() | {name: getattr(settings, name) for name in settings.given})
     for each in (started, s):
         each.check()
-    for name in given.keys() - started.free:
-        if getattr(s, name) != getattr(started, name):
-            before = getattr(started, name)
+    for name in settings.given - started.free:
+        if getattr(s, name) != (before := getattr(started, name)):
             raise UserError(f"{flag(name)} cannot change on --resume: the run was started with {before}")
     return s, arrays, {name: recorded[name] for name in FORMER_STATE & recorded.keys()} | state
 
@@ -154,12 +149,10 @@ def _carry_out(task, arrays, state):
 
 def load_painting(path, longer_side, least=SMALLEST):
     """The painting at `path`, (H, W, 3) float32, 0..255, resized to `longer_side` pixels. Raises UserError if
-    a side has less than SMALLEST pixels, or less than `least` when it is resized."""
+    its shorter side then has less than `least` pixels."""
     painting = images.load(path, max(1, round(longer_side)), side="long")
-    (width, height), (h, w) = images.open_rgb(path).size, painting.shape[:2]
-    if min(width, height) < SMALLEST:
-        raise UserError(f"--style {path} is {width}x{height} pixels: less than {SMALLEST}x{SMALLEST}")
-    if min(h, w) < least:
+    height, width = painting.shape[:2]
+    if min(height, width) < least:
         larger = "give a larger --style-size (optimize: --style-scale or --size)"
-        raise UserError(f"--style {path} would be used at {w}x{h} pixels: {larger}")
+        raise UserError(f"--style {path} would be used at {width}x{height} pixels: {larger}")
     return painting
