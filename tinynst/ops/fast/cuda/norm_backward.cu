@@ -5,7 +5,7 @@
 // where dy is zero where ReLU's result y is (y: null without ReLU). stats (2, G, C) holds mean and 1 / std.
 #define ROWS 8
 
-struct Sums { real dy, product; };  // of dy, and of dy * xhat
+struct Sums { REAL dy, product; };  // of dy, and of dy * xhat
 
 // The sums of a channel's 8 threads added; see join_rows in norm.cu.
 __device__ Sums add_rows(Sums s) {
@@ -31,15 +31,15 @@ __device__ Sums add_parts(const Sums* __restrict__ parts, int count, int c, int 
   return add_rows(s);
 }
 
-extern "C" __global__ void norm_sums(const real* __restrict__ x, const real* __restrict__ dy,
-                                     const real* __restrict__ y, const real* __restrict__ stats,
+extern "C" __global__ void norm_sums(const REAL* __restrict__ x, const REAL* __restrict__ dy,
+                                     const REAL* __restrict__ y, const REAL* __restrict__ stats,
                                      Sums* __restrict__ parts, int P, int C, int per_block) {
   const int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * per_block, last = min(first + per_block, P);
   const int own = blockIdx.z * C + c;
   Sums s = {0, 0};
   for (int i = first + threadIdx.y; i < last && c < C; i += ROWS) {
     const size_t at = ((size_t)blockIdx.z * P + i) * C + c;
-    real g = y && !(y[at] > 0) ? 0 : dy[at];
+    REAL g = y && !(y[at] > 0) ? 0 : dy[at];
     s.dy += g, s.product += g * (x[at] - stats[own]) * stats[gridDim.z * C + own];
   }
   s = add_rows(s);
@@ -47,10 +47,10 @@ extern "C" __global__ void norm_sums(const real* __restrict__ x, const real* __r
 }
 
 // each: gamma, dgamma and dbeta are (G, C), else (C). constant: mean and std do not depend on x.
-extern "C" __global__ void norm_backward(const real* __restrict__ x, const real* __restrict__ dy,
-                                         const real* __restrict__ y, const real* __restrict__ stats,
-                                         const Sums* __restrict__ parts, const real* __restrict__ gamma,
-                                         real* __restrict__ dx, real* __restrict__ dgamma, real* __restrict__ dbeta,
+extern "C" __global__ void norm_backward(const REAL* __restrict__ x, const REAL* __restrict__ dy,
+                                         const REAL* __restrict__ y, const REAL* __restrict__ stats,
+                                         const Sums* __restrict__ parts, const REAL* __restrict__ gamma,
+                                         REAL* __restrict__ dx, REAL* __restrict__ dgamma, REAL* __restrict__ dbeta,
                                          int P, int C, int per_block, int each, int constant) {
   const int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * per_block, last = min(first + per_block, P);
   const int g = blockIdx.z, own = g * C + c;
@@ -59,11 +59,11 @@ extern "C" __global__ void norm_backward(const real* __restrict__ x, const real*
   if (c >= C) return;
   if (blockIdx.y == 0 && threadIdx.y == 0 && (each || g == 0))
     dgamma[each ? own : c] = all.product, dbeta[each ? own : c] = all.dy;
-  const real mean = stats[own], inverse = stats[gridDim.z * C + own], scale = gamma[each ? own : c] * inverse;
-  const real mean_dy = constant ? 0 : s.dy / P, slope = constant ? 0 : s.product / P * inverse;
+  const REAL mean = stats[own], inverse = stats[gridDim.z * C + own], scale = gamma[each ? own : c] * inverse;
+  const REAL mean_dy = constant ? 0 : s.dy / P, slope = constant ? 0 : s.product / P * inverse;
   for (int i = first + threadIdx.y; i < last; i += ROWS) {
     const size_t at = ((size_t)g * P + i) * C + c;
-    real v = y && !(y[at] > 0) ? 0 : dy[at];
+    REAL v = y && !(y[at] > 0) ? 0 : dy[at];
     dx[at] = scale * (v - mean_dy - (x[at] - mean) * slope);
   }
 }

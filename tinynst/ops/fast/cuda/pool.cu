@@ -2,15 +2,15 @@
 // Nothing is kept for the backward pass: it looks for the largest value again, in memory that it reads anyway.
 
 // grid (OW * C / 256, OH, N), block 256: a thread a number of y
-extern "C" __global__ void pool_forward(const real* __restrict__ x, real* __restrict__ y, int H, int W, int C, int OW,
+extern "C" __global__ void pool_forward(const REAL* __restrict__ x, REAL* __restrict__ y, int H, int W, int C, int OW,
                                         int size) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x, j = k / C, c = k % C;
   if (j >= OW) return;
-  const real* square = x + (((size_t)blockIdx.z * H + blockIdx.y * size) * W + (size_t)j * size) * C + c;
-  real largest = square[0];
+  const REAL* square = x + (((size_t)blockIdx.z * H + blockIdx.y * size) * W + (size_t)j * size) * C + c;
+  REAL largest = square[0];
   for (int p = 0; p < size; p++)
     for (int q = 0; q < size; q++) {
-      real v = square[((size_t)p * W + q) * C];
+      REAL v = square[((size_t)p * W + q) * C];
       if (v > largest || v != v) largest = v;  // NaN stays, so that a diverging net is noticed
     }
   y[((size_t)blockIdx.z * gridDim.y + blockIdx.y) * OW * C + k] = largest;
@@ -18,8 +18,8 @@ extern "C" __global__ void pool_forward(const real* __restrict__ x, real* __rest
 
 // dx gets dy at the place of the largest value, the first in reading order, and 0 elsewhere: also in the rows and
 // columns that forward left out, which are squares cut off by the border. grid: as above, but for H and W rounded up
-extern "C" __global__ void pool_backward(const real* __restrict__ x, const real* __restrict__ dy,
-                                         real* __restrict__ dx, int H, int W, int C, int OH, int OW, int size) {
+extern "C" __global__ void pool_backward(const REAL* __restrict__ x, const REAL* __restrict__ dy,
+                                         REAL* __restrict__ dx, int H, int W, int C, int OH, int OW, int size) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x, j = k / C, c = k % C, i = blockIdx.y;
   if (j * size >= W) return;
   const size_t corner = (((size_t)blockIdx.z * H + i * size) * W + (size_t)j * size) * C + c;

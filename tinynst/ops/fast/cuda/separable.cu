@@ -7,16 +7,16 @@
 // One thread a number of y: it gathers what it needs, so no two threads write to the same place.
 
 // grid (OW * C / 256, OH, N), block 256
-extern "C" __global__ void separable(const real* __restrict__ x, real* __restrict__ y, const int* __restrict__ rows,
-                                     const real* __restrict__ row_weights, const int* __restrict__ columns,
-                                     const real* __restrict__ column_weights, int H, int W, int C, int OW,
+extern "C" __global__ void separable(const REAL* __restrict__ x, REAL* __restrict__ y, const int* __restrict__ rows,
+                                     const REAL* __restrict__ row_weights, const int* __restrict__ columns,
+                                     const REAL* __restrict__ column_weights, int H, int W, int C, int OW,
                                      int row_taps, int column_taps) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x, j = k / C, c = k % C;  // neighbours share a pixel
   if (j >= OW) return;
-  real sum = 0;
+  REAL sum = 0;
   for (int p = blockIdx.y * row_taps; p < (blockIdx.y + 1) * row_taps && rows[p] >= 0; p++) {
-    const real* line = x + ((size_t)blockIdx.z * H + rows[p]) * W * C + c;
-    real along = 0;
+    const REAL* line = x + ((size_t)blockIdx.z * H + rows[p]) * W * C + c;
+    REAL along = 0;
     for (int q = j * column_taps; q < (j + 1) * column_taps && columns[q] >= 0; q++)
       along += column_weights[q] * line[(size_t)columns[q] * C];
     sum += row_weights[p] * along;
