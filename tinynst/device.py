@@ -4,6 +4,7 @@ All other code gets the module from `array_module(x)` and calls its functions, s
 and runs on both devices.
 """
 
+import functools
 import sys
 
 import numpy as np
@@ -64,6 +65,19 @@ def array_module(*arrays):
     if found is None:
         raise TypeError("expected at least one array, got none")
     return found
+
+
+def on_gpu(array):
+    """Can hand-written kernels run on `array`: is it CuPy's, and does this CuPy compile CUDA?"""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray) and hasattr(cupy, "RawModule")
+
+
+@functools.cache
+def kernel(xp, code, options, name):
+    """The kernel `name` of CUDA source text: call it with (grid, block, arguments). CuPy compiles it at the
+    first call, once per GPU, and keeps the result on disk."""
+    return xp.RawModule(code=code, options=options).get_function(name)
 
 
 def asarray(array, xp):

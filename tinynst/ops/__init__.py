@@ -11,10 +11,11 @@ bias, dy the gradient of the loss with respect to y. Images are (N, H, W, C), ke
 axis is contiguous, so a pixel is one vector and a convolution is `patches @ weights`.
 
 This folder's files hold the plain versions: what is computed. For operations where the plain version is slow,
-`ops.fast` has another one, with the same numbers. Which of the two runs as `ops.NAME` is decided here.
-`help(ops.NAME)` shows the documentation of the plain version.
+`ops.fast` has another one, with the same numbers, and `ops.fast.cuda` one for the GPU. Which of them runs as
+`ops.NAME` is decided here. `help(ops.NAME)` shows the documentation of the plain version.
 """
 
+from .dispatch import by_device
 from .activations import relu, relu_backward, scaled_tanh, scaled_tanh_backward
 from .fast.blockwise import gram_matrix, gram_matrix_backward, max_pool2d, max_pool2d_backward
 from .fast.blockwise import upsample_smooth, upsample_smooth_backward
@@ -25,3 +26,6 @@ from .fast.parallel import add
 from .padding import center_crop, center_crop_backward, reflect_pad2d, reflect_pad2d_backward
 from .resampling import upsample_bicubic, upsample_bicubic_backward
 from .resampling import upsample_nearest, upsample_nearest_backward
+
+# On CuPy arrays the hand-written kernels run, on all others what was imported above:
+# conv2d = by_device(conv2d, gpu_conv.conv2d)
