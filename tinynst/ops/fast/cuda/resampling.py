@@ -70,7 +70,8 @@ def max_pool2d_backward(dy, cache):
     x, y, size = cache
     xp = arguments.floating(x=x, dy=dy)
     arguments.shape("dy", dy, *y.shape)
-    (n, h, w, c), dx, grid = x.shape, xp.empty(x.shape, x.dtype), _grid((n, -(-h // size), -(-w // size), c))
+    (n, h, w, c), dx = x.shape, xp.empty(x.shape, x.dtype)
+    grid = _grid((n, -(-h // size), -(-w // size), c))
     launch("pool.cu", "pool_backward", grid, (x, xp.ascontiguousarray(dy), dx, h, w, c, *y.shape[1:3], size))
     return (dx,)
 
