@@ -43,7 +43,9 @@ batch_norm_backward = by_device(batch_norm_backward, gpu_norms.batch_norm_backwa
 instance_norm = by_device(instance_norm, gpu_norms.instance_norm)
 instance_norm_backward = by_device(instance_norm_backward, gpu_norms.instance_norm_backward)
 conditional_instance_norm = by_device(conditional_instance_norm, gpu_norms.conditional_instance_norm)
-conditional_instance_norm_backward = by_device(conditional_instance_norm_backward, gpu_norms.conditional_instance_norm_backward)
+conditional_instance_norm_backward = by_device(
+    conditional_instance_norm_backward, gpu_norms.conditional_instance_norm_backward
+)
 max_pool2d = by_device(max_pool2d, gpu_resampling.max_pool2d)
 max_pool2d_backward = by_device(max_pool2d_backward, gpu_resampling.max_pool2d_backward)
 reflect_pad2d = by_device(reflect_pad2d, gpu_resampling.reflect_pad2d)

@@ -78,7 +78,9 @@ def _normalise_backward(dy, cache, constant=False):
     dy, (grid, pixels, per_block) = xp.ascontiguousarray(dy), _grid(x.shape, groups)
     parts, dx = xp.empty((groups, grid[1], c, 2), x.dtype), xp.empty(x.shape, x.dtype)
     dgamma, dbeta = xp.empty(gamma.shape, x.dtype), xp.empty(gamma.shape, x.dtype)
-    launch("norm_backward.cu", "norm_sums", grid, (x, dy, y, stats, parts, pixels, c, per_block), block=(32, 8))
+    launch(
+        "norm_backward.cu", "norm_sums", grid, (x, dy, y, stats, parts, pixels, c, per_block), block=(32, 8)
+    )
     numbers = pixels, c, per_block, gamma.ndim == 2, constant
     arrays = x, dy, y, stats, parts, gamma, dx, dgamma, dbeta
     launch("norm_backward.cu", "norm_backward", grid, (*arrays, *numbers), block=(32, 8))

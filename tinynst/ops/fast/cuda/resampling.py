@@ -102,7 +102,10 @@ def _nonzero(xp, matrix, options, transposed, dtype):
     i, j = m.nonzero()
     counts = np.bincount(i, minlength=len(m))
     k = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... in each row
-    places, weights = np.full((len(m), max(1, counts.max())), -1, np.int32), np.zeros((len(m), max(1, counts.max())))
+    places, weights = (
+        np.full((len(m), max(1, counts.max())), -1, np.int32),
+        np.zeros((len(m), max(1, counts.max()))),
+    )
     places[i, k], weights[i, k] = j, m[i, j]
     return xp.asarray(places), xp.asarray(weights.astype(dtype))
 
