@@ -20,6 +20,7 @@ from .activations import relu, relu_backward, scaled_tanh, scaled_tanh_backward
 from .fast.blockwise import gram_matrix, gram_matrix_backward, max_pool2d, max_pool2d_backward
 from .fast.blockwise import upsample_smooth, upsample_smooth_backward
 from .fast.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from .fast.cuda import conv as gpu_conv
 from .fast.norms import batch_norm, batch_norm_backward, instance_norm, instance_norm_backward
 from .fast.norms import conditional_instance_norm, conditional_instance_norm_backward
 from .fast.parallel import add
@@ -27,5 +28,10 @@ from .padding import center_crop, center_crop_backward, reflect_pad2d, reflect_p
 from .resampling import upsample_bicubic, upsample_bicubic_backward
 from .resampling import upsample_nearest, upsample_nearest_backward
 
-# On CuPy arrays the hand-written kernels run, on all others what was imported above:
-# conv2d = by_device(conv2d, gpu_conv.conv2d)
+# On CuPy arrays the hand-written kernels run, on all others what was imported above
+conv2d, conv2d_backward = (
+    by_device(conv2d, gpu_conv.conv2d),
+    by_device(conv2d_backward, gpu_conv.conv2d_backward),
+)
+conv_transpose2d = by_device(conv_transpose2d, gpu_conv.conv_transpose2d)
+conv_transpose2d_backward = by_device(conv_transpose2d_backward, gpu_conv.conv_transpose2d_backward)
