@@ -21,6 +21,7 @@ from .fast.blockwise import gram_matrix, gram_matrix_backward, max_pool2d, max_p
 from .fast.blockwise import upsample_smooth, upsample_smooth_backward
 from .fast.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from .fast.cuda import activations as gpu_activations
+from .fast.cuda import conv as gpu_conv
 from .fast.cuda import gram as gpu_gram
 from .fast.cuda import norms as gpu_norms
 from .fast.cuda import resampling as gpu_resampling
@@ -31,8 +32,13 @@ from .padding import center_crop, center_crop_backward, reflect_pad2d, reflect_p
 from .resampling import upsample_bicubic, upsample_bicubic_backward
 from .resampling import upsample_nearest, upsample_nearest_backward
 
-# On CuPy arrays the hand-written kernels run, on all others what was imported above:
-# conv2d = by_device(conv2d, gpu_conv.conv2d)
+# On CuPy arrays the hand-written kernels run, on all others what was imported above
+conv2d, conv2d_backward = (
+    by_device(conv2d, gpu_conv.conv2d),
+    by_device(conv2d_backward, gpu_conv.conv2d_backward),
+)
+conv_transpose2d = by_device(conv_transpose2d, gpu_conv.conv_transpose2d)
+conv_transpose2d_backward = by_device(conv_transpose2d_backward, gpu_conv.conv_transpose2d_backward)
 relu_backward = by_device(relu_backward, gpu_activations.relu_backward)
 scaled_tanh = by_device(scaled_tanh, gpu_activations.scaled_tanh)
 scaled_tanh_backward = by_device(scaled_tanh_backward, gpu_activations.scaled_tanh_backward)

@@ -29,8 +29,9 @@ class Loop:
     of dicts: [{"iteration": 1, "content": ..., "total": ...}, ...].
 
     A subclass has `title`; iterate(batch), which returns {term: number, ..., "total": number}; check(terms,
-    iteration), which raises UserError for losses to stop at; sample(), the current picture (H, W, 3); for the checkpoint arrays(), {group: {name: array}}, state(), a dict for JSON,
-    and restore(arrays, state); write_results() for other files; and results(), {name: path}, to be printed.
+    iteration), which raises UserError for losses to stop at; sample(), the current picture (H, W, 3); for the
+    checkpoint arrays(), {group: {name: array}}, state(), a dict for JSON, and restore(arrays, state);
+    write_results() for other files; and results(), {name: path}, to be printed.
     """
 
     def __init__(self, settings):

@@ -7,8 +7,8 @@ MOST_PARTS = 1024
 
 
 def squared_difference(f, target, value_factor, gradient_factor):
-    """value_factor * ||f - target||^2 and gradient_factor * (f - target). A target with a first axis shorter than
-    f's is repeated."""
+    """value_factor * ||f - target||^2 and gradient_factor * (f - target). A target with a shorter first axis
+    than f's is repeated."""
     xp = array_module(f, target)
     f, target, df = xp.ascontiguousarray(f), xp.ascontiguousarray(target), xp.empty(f.shape, f.dtype)
     parts = xp.empty(min(MOST_PARTS, -(-f.size // 256)), f.dtype)
@@ -18,7 +18,7 @@ def squared_difference(f, target, value_factor, gradient_factor):
 
 
 def total_variation(y, value_factor, gradient_factor):
-    """value_factor * the sum of squared differences of neighbours, and gradient_factor * half its gradient."""
+    """value_factor * the sum of squared differences of neighbours, gradient_factor * half its gradient."""
     xp, (n, h, w, c) = array_module(y), y.shape
     y, dy, grid = xp.ascontiguousarray(y), xp.empty(y.shape, y.dtype), (-(-w * c // 256), h, n)
     parts = xp.empty(grid[::-1], y.dtype)

@@ -96,8 +96,8 @@ def _mix(x, sizes, matrix, *options, transposed=False):
 
 @functools.lru_cache(maxsize=64)
 def _nonzero(xp, matrix, options, transposed, dtype):
-    """The places (rows, most of them in a row; -1 at the end) and weights in each row of a matrix that are not
-    zero."""
+    """Where each row of a matrix is not zero, (rows, most places of a row), -1 at the end; and its numbers
+    there."""
     m = matrix(*options).T if transposed else matrix(*options)
     i, j = m.nonzero()
     counts = np.bincount(i, minlength=len(m))
