@@ -22,7 +22,7 @@ import strict_cupy
 COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
 MISSING = None if COMPILER and sys.platform == "linux" else "no C++ compiler on Linux"
 FOLDER = tempfile.TemporaryDirectory(prefix="tinynst_kernels")  # for the session
-KERNEL = re.compile(r'extern "C" __global__ (?:__launch_bounds__\(\w+\) )?void (\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ (?:__launch_bounds__\([\w, ]+\) )?void (\w+)\(')
 
 
 @functools.cache

@@ -1,13 +1,13 @@
-// CUDA C++ on the CPU, for tests: with this in front, a C++ compiler compiles a .cu file (see cuda_on_cpu.py).
+// CUDA C++ on the CPU, for tests: with this in front, a C++ compiler compiles a .cu file (cuda_on_cpu.py).
 //
-// The threads of a block are coroutines on one core. Each runs until it waits (__syncthreads, __syncwarp, a
-// shuffle) or ends; then the next one runs. Blocks run one after the other. `reverse` runs the last thread and
-// block first: a correct kernel gives the same numbers in both orders.
+// The threads of a block are coroutines on one core. Each runs until it waits (__syncthreads, __syncwarp,
+// a shuffle) or ends; then the next one runs. Blocks run one after the other. `reverse` runs the last
+// thread and block first: a correct kernel gives the same numbers in both orders.
 //
-// It reports a barrier that some threads do not reach, an access outside an array (cuda_on_cpu.py puts forbidden
-// pages there) and an argument of the wrong size. Shared memory starts as NaN. A missing barrier gives wrong
-// numbers in at least one order. It cannot show a race between threads that run at the same moment, nor speed,
-// nor the rounding of intrinsics.
+// It reports a barrier that some threads do not reach, an access outside an array (cuda_on_cpu.py puts
+// forbidden pages there) and an argument of the wrong size. Shared memory starts as NaN. A missing
+// barrier gives wrong numbers in at least one order. It cannot show a race between threads that run at
+// the same moment, nor speed, nor the rounding of intrinsics.
 #pragma once
 #include <algorithm>
 #include <cassert>
@@ -89,8 +89,8 @@ static void resume(Thread& thread) {
   setcontext(&start);
 }
 
-// ---- Barriers. A warp's barrier waits for the lanes of its mask that have not ended; a block's for all threads,
-// at one line. (A GPU's block does not wait for threads that have ended; code that relies on it is an error here.)
+// ---- Barriers. A warp's barrier waits for the lanes of its mask that have not ended; a block's for all
+// threads, at one line. (A GPU does not wait for threads that have ended; code that relies on it fails here.)
 static int lane() { return (current - threads) % 32; }
 static bool release_warps() {
   bool released = false;
@@ -115,7 +115,8 @@ static bool release_block() {
   for (int i = 0; i < count; i++) if (threads[i].state == AT_BLOCK_BARRIER) threads[i].state = READY;
   return true;
 }
-// The value that lane `from` gives; NaN (all bits set) where that lane does not take part, which is undefined in CUDA.
+// The value that lane `from` gives; NaN (all bits set) where it does not take part, which is undefined in
+// CUDA.
 template <class T> static T shuffle(unsigned mask, T value, int from, int line) {
   static_assert(sizeof(T) <= 8, "a shuffle takes at most 8 bytes");
   Thread *me = current, *warp = me - lane();

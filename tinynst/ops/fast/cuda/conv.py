@@ -10,8 +10,8 @@ from ... import arguments, conv_transpose
 from ... import conv as plain
 from .launch import launch
 
-# A large GPU has about this many multiprocessors. With fewer blocks some of them would wait, so tiles are then
-# smaller, or blocks share a sum. The number is fixed, so that every GPU adds in the same order.
+# A large GPU has about this many multiprocessors. With fewer blocks some of them would wait, so tiles are
+# smaller then, or blocks share a sum. The number is fixed, so that every GPU adds in the same order.
 ENOUGH_BLOCKS = 128
 
 
@@ -98,7 +98,7 @@ def _kernel_gradient(x, dy, mask, shape, stride, pad, has_b):
 
 
 def _tile(rows, cols, dtype, shared=False):
-    """The macros of product.cuh for a matrix of `rows` x `cols`: a block's columns, a thread's rows and columns.
+    """The macros of product.cuh for a matrix of `rows` x `cols`: a block's columns, a thread's rows, columns.
     shared: several blocks share each sum, so there are enough of them anyway"""
     if cols <= 4:
         tile = 4, 1, 4

@@ -2,12 +2,13 @@
 //
 //     dw (KH*KW*C, O) = patches.T (KH*KW*C, pixels) @ dy (pixels, O)
 //
-// dw is small and the sum over pixels long, so the blocks share the pixels: part z of them writes its own sum to
-// parts[z], and `add_parts` adds these in order. (With atomicAdd the order, and so the rounding, would differ from run
-// to run.) The bias meets every pixel with a one: its gradient is one more row, after dw's K.
+// dw is small and the sum over pixels long, so blocks share the pixels: part z of them writes its own sum
+// to parts[z], and `add_parts` adds these in order. (With atomicAdd the order, and so the rounding, would
+// differ from run to run.) The bias is a tap that sees a one at every pixel: its gradient is one more row
+// after dw's K.
 #include "product.cuh"
 
-extern "C" __global__ void kernel_gradient(
+extern "C" __global__ __launch_bounds__(256, 2) void kernel_gradient(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, const REAL* __restrict__ mask,
     REAL* __restrict__ parts, int N, int H, int W, int C, int OH, int OW, int O, int KH, int KW, int stride,
     int pad, int has_bias, int per_part) {
@@ -55,11 +56,9 @@ extern "C" __global__ void kernel_gradient(
   fetch(first);
   for (int m0 = first, buffer = 0; m0 < last; m0 += DEPTH, buffer ^= 1) {
 #pragma unroll
-    for (int v = 0; v < 4; v++) {
-      for (int i = 0; i < LOADS; i++)
-        if (down + BY * i < DEPTH) tiles.left[buffer][down + BY * i][row + v] = left[i].v[v];
-      if (step < DEPTH) tiles.right[buffer][step][col + v] = right.v[v];
-    }
+    for (int i = 0; i < LOADS; i++)
+      if (down + BY * i < DEPTH) store(&tiles.left[buffer][down + BY * i][row], left[i], 4, true);
+    if (step < DEPTH) store(&tiles.right[buffer][step][col], right, 4, true);
     __syncthreads();
     fetch(m0 + DEPTH);
     multiply(tiles, buffer, sum);
