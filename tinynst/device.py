@@ -118,6 +118,16 @@ def to_numpy(array):
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
+def floats(numbers):
+    """{name: float} of {name: number}. Those on a GPU, 0-d arrays, come in one transfer, which waits for the
+    GPU once."""
+    there = {name: number for name, number in numbers.items() if hasattr(number, "get")}
+    if there:
+        host = array_module(*there.values()).stack(list(there.values())).get().tolist()
+        numbers = numbers | dict(zip(there, host, strict=True))
+    return {name: float(number) for name, number in numbers.items()}
+
+
 def synchronize(xp):
     """Wait until the device has finished its work (a GPU computes while Python continues)."""
     if xp is not np:

@@ -20,7 +20,11 @@ from .activations import relu, relu_backward, scaled_tanh, scaled_tanh_backward
 from .fast.blockwise import gram_matrix, gram_matrix_backward, max_pool2d, max_pool2d_backward
 from .fast.blockwise import upsample_smooth, upsample_smooth_backward
 from .fast.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from .fast.cuda import activations as gpu_activations
 from .fast.cuda import conv as gpu_conv
+from .fast.cuda import gram as gpu_gram
+from .fast.cuda import norms as gpu_norms
+from .fast.cuda import resampling as gpu_resampling
 from .fast.norms import batch_norm, batch_norm_backward, instance_norm, instance_norm_backward
 from .fast.norms import conditional_instance_norm, conditional_instance_norm_backward
 from .fast.parallel import add
@@ -35,3 +39,26 @@ conv2d, conv2d_backward = (
 )
 conv_transpose2d = by_device(conv_transpose2d, gpu_conv.conv_transpose2d)
 conv_transpose2d_backward = by_device(conv_transpose2d_backward, gpu_conv.conv_transpose2d_backward)
+relu_backward = by_device(relu_backward, gpu_activations.relu_backward)
+scaled_tanh = by_device(scaled_tanh, gpu_activations.scaled_tanh)
+scaled_tanh_backward = by_device(scaled_tanh_backward, gpu_activations.scaled_tanh_backward)
+gram_matrix = by_device(gram_matrix, gpu_gram.gram_matrix)
+gram_matrix_backward = by_device(gram_matrix_backward, gpu_gram.gram_matrix_backward)
+batch_norm = by_device(batch_norm, gpu_norms.batch_norm)
+batch_norm_backward = by_device(batch_norm_backward, gpu_norms.batch_norm_backward)
+instance_norm = by_device(instance_norm, gpu_norms.instance_norm)
+instance_norm_backward = by_device(instance_norm_backward, gpu_norms.instance_norm_backward)
+conditional_instance_norm = by_device(conditional_instance_norm, gpu_norms.conditional_instance_norm)
+conditional_instance_norm_backward = by_device(
+    conditional_instance_norm_backward, gpu_norms.conditional_instance_norm_backward
+)
+max_pool2d = by_device(max_pool2d, gpu_resampling.max_pool2d)
+max_pool2d_backward = by_device(max_pool2d_backward, gpu_resampling.max_pool2d_backward)
+reflect_pad2d = by_device(reflect_pad2d, gpu_resampling.reflect_pad2d)
+reflect_pad2d_backward = by_device(reflect_pad2d_backward, gpu_resampling.reflect_pad2d_backward)
+upsample_bicubic = by_device(upsample_bicubic, gpu_resampling.upsample_bicubic)
+upsample_bicubic_backward = by_device(upsample_bicubic_backward, gpu_resampling.upsample_bicubic_backward)
+upsample_nearest = by_device(upsample_nearest, gpu_resampling.upsample_nearest)
+upsample_nearest_backward = by_device(upsample_nearest_backward, gpu_resampling.upsample_nearest_backward)
+upsample_smooth = by_device(upsample_smooth, gpu_resampling.upsample_smooth)
+upsample_smooth_backward = by_device(upsample_smooth_backward, gpu_resampling.upsample_smooth_backward)

@@ -181,7 +181,7 @@ class StyleTask(TrainingTask):
         row, photos = batch
         photos = self.xp.asarray(photos)
         y = self.net.forward(photos, training=True, style=row if self.net.styles else None)
-        terms, dy = self.objectives[row](y, self.objectives[row].targets(photos))
+        terms, dy = self.objectives[row](y, self.objectives[row].targets(photos), read=False)
         self.net.backward(dy, need=("w",))
         return terms
 
