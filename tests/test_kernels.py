@@ -3,15 +3,24 @@
 tests/test_ops.py runs every operation through the kernels on small arrays.
 """
 
+import weakref
+from types import SimpleNamespace
+
 import numpy as np
 import nvrtc
 import pytest
+import strict_cupy
 from cases import assert_close, on, plain
 from test_ops import conv, transpose
 
+from tinynst import device
 from tinynst.device import asarray
+from tinynst.losses import StyleObjective
+from tinynst.networks import VGG16, style_net
+from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.ops.fast.cuda import conv as gpu
 from tinynst.ops.fast.cuda import launch
+from tinynst.optim import Adam
 
 # Tiles cut off at the bottom and at the right, channels in fours and not, several parts of pixels
 LARGE = [
@@ -26,57 +35,108 @@ LARGE = [
 ]
 
 
-def run(kernels, case, dtype, tolerance):
+def run(cp, case, dtype, tolerance):
     """Compare y and the gradients by kernels with those of the plain version in float64."""
     arrays = case.draw()
     y, gradients = case.run(arrays, case.dy, plain)
-    got, found = case.run(on(kernels, arrays, dtype), asarray(case.dy.astype(dtype), kernels))
+    got, found = case.run(on(cp, arrays, dtype), asarray(case.dy.astype(dtype), cp))
     assert_close(got, y, tolerance)
     for name, gradient in gradients.items():
         assert_close(found[name], gradient, tolerance)
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize("enough", [1, 128])  # so many blocks are enough for large tiles
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
 @pytest.mark.parametrize("case", LARGE, ids=str)
-def test_large_convolutions(kernels, monkeypatch, case, dtype, tolerance, enough):
+def test_large_convolutions(cp, monkeypatch, case, dtype, tolerance, enough):
     monkeypatch.setattr(gpu, "ENOUGH_BLOCKS", enough)
-    run(kernels, case, dtype, tolerance)
+    run(cp, case, dtype, tolerance)
 
 
 @pytest.mark.kernels
-def test_a_convolution_is_one_launch(kernels):
+@pytest.mark.parametrize("file", ["conv.cu", "conv_weights.cu"])
+def test_a_missing_barrier_is_found(kernels, monkeypatch, file):
+    case, source = LARGE[2], launch.source
+    assert source(file).count("__syncthreads();") == 1
+    broken = source(file).replace("__syncthreads();", "")
+    monkeypatch.setattr(launch, "source", lambda name: broken if name == file else source(name))
+    with pytest.raises(RuntimeError, match="order of threads"):
+        run(kernels, case, np.float32, 1e-5)
+
+
+# --- launches and memory ---
+
+
+class Counter:
+    """In place of cupy.RawModule: kernels are counted and not run."""
+
+    def __init__(self, *, code, options=()):
+        pass
+
+    def get_function(self, name):
+        def call(grid, block, args):
+            strict_cupy.cupy.launches += 1
+
+        return call
+
+
+@pytest.fixture
+def counted(strict, monkeypatch):
+    """The stand-in for CuPy with kernels that do nothing; `memory` has its arrays' bytes, now and at most."""
+    wrap, memory = strict_cupy.ndarray._of, SimpleNamespace(now=0, most=0)
+
+    def tracked(array):
+        if array.base is None:
+            change(array.nbytes)
+            weakref.finalize(array, change, -array.nbytes).atexit = False
+        return wrap(array)
+
+    def change(count):
+        memory.now += count
+        memory.most = max(memory.most, memory.now)
+
+    for name, value in {"RawModule": Counter, "memory": memory}.items():
+        monkeypatch.setattr(strict, name, value, raising=False)
+    monkeypatch.setattr(strict_cupy.ndarray, "_of", tracked)
+    device.kernel.cache_clear()
+    yield strict
+    device.kernel.cache_clear()
+
+
+def test_a_convolution_is_one_launch(counted):
     case = LARGE[2]
-    arrays, dy = on(kernels, case.draw(), np.float32), asarray(case.dy.astype(np.float32), kernels)
-    kernels.reset_counters()
-    y, cache = case.forward(arrays)
-    assert (kernels.launches, y.shape) == (1, (3, 17, 16, 64))
+    arrays, dy = on(counted, case.draw(), np.float32), asarray(case.dy.astype(np.float32), counted)
+    counted.reset_counters()
+    _, cache = case.forward(arrays)
+    assert counted.launches == 1
     case.backward(dy, cache)
-    assert (kernels.launches, kernels.synchronisations) == (4, 0)  # dx; dw in parts, and their sum
+    assert (counted.launches, counted.synchronisations) == (4, 0)  # dx; dw in parts, and their sum
 
 
-FILES = {path.name: path.read_text() for path in sorted(launch.FOLDER.glob("*.cu"))}
-BARRIERS = [(file, k) for file, text in FILES.items() for k in range(text.count("__syncthreads();"))]
-# {file: a case that runs its kernels}
-COVERS = {"conv.cu": LARGE[2], "conv_weights.cu": LARGE[2]}
+def test_a_training_step_at_the_papers_size(counted):
+    """Four photos of 256x256, the paper's layers; it never waits for the GPU."""
+    layers = dict.fromkeys(STYLE_LAYERS, 5.0)
+    net, painting, photos = style_net(xp=counted), *map(counted.empty, [(1, 200, 256, 3), (4, 256, 256, 3)])
+    painting, photos = (array.astype(np.float32) for array in (painting, photos))
+    objective = StyleObjective(VGG16.load(None, counted), painting, {"relu3_3": 1.0}, layers, 1e-6)
+    adam = Adam(net.parameters())
+    counted.reset_counters()
+    counted.memory.most = 0
+    y = net.forward(photos, training=True)
+    _, dy = objective(y, objective.targets(photos), read=False)
+    net.backward(dy, need=("w",))
+    adam.step(net.gradients())
+    assert counted.launches <= 300 and counted.synchronisations == 0
+    assert counted.memory.most < 1.2e9
 
 
-@pytest.mark.kernels
-@pytest.mark.parametrize(("file", "which"), BARRIERS)
-def test_each_barrier_is_missed(kernels, monkeypatch, file, which):
-    """Without one of its __syncthreads() a kernel's result is wrong, and a test sees it."""
-    source = launch.source
-
-    def without(name):
-        pieces = source(name).split("__syncthreads();")
-        if name == file:
-            pieces[which : which + 2] = ["".join(pieces[which : which + 2])]
-        return "__syncthreads();".join(pieces)
-
-    monkeypatch.setattr(launch, "source", without)
-    with pytest.raises((RuntimeError, AssertionError), match=r"order of threads|differs by|isfinite"):
-        run(kernels, COVERS[file], np.float32, 1e-5)
+def test_stylizing_a_large_photo(counted):
+    net, photo = style_net(xp=counted), counted.zeros((1, 2048, 2048, 3), np.float32)
+    counted.reset_counters()
+    counted.memory.most = 0
+    net.forward(photo)
+    assert counted.launches <= 60 and counted.synchronisations == 0
+    assert counted.memory.most < 1.4e9
 
 
 # --- NVIDIA's compiler ---
@@ -92,7 +152,7 @@ MACROS = {  # {file: the macros that it is compiled with}
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc-cu12")
 @pytest.mark.parametrize("architecture", nvrtc.MULTIPROCESSORS)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", sorted(path.name for path in launch.FOLDER.glob("*.cu")))
 def test_nvidias_compiler(file, architecture):
     """Each file compiles for each kind of GPU, with every tile for one of them. Registers hardly spill to
     memory, and two blocks of 256 threads fit on a multiprocessor."""
