@@ -82,6 +82,12 @@ def xp(request):
     return REAL_CUPY if request.param == "cupy" else request.getfixturevalue(request.param)
 
 
+@pytest.fixture(params=DEVICES[2:])
+def cp(request):
+    """The stand-in for CuPy with kernels, and real CuPy."""
+    return REAL_CUPY if request.param == "cupy" else request.getfixturevalue("kernels")
+
+
 # {mark: (why its tests are skipped, or None; where they run)}
 SKIPPED = {
     "gpu": (NO_GPU, "run pytest -m gpu on a machine with one"),

@@ -4,6 +4,7 @@ Needs one library: pip install nvidia-cuda-nvrtc-cu12 (90 MB).
 """
 
 import ctypes
+import functools
 import re
 import site
 from pathlib import Path
@@ -20,6 +21,7 @@ MULTIPROCESSORS = {
 }
 
 
+@functools.cache
 def library():
     """NVRTC, or None where it is not installed."""
     folders = map(Path, [*site.getsitepackages(), site.getusersitepackages()])
@@ -42,7 +44,7 @@ def compile(nvrtc, code, options, architecture):
 
 
 def usage(log):
-    """{kernel: (registers per thread, bytes spilled, bytes of shared memory)}, from the compiler's messages."""
+    """{kernel: (registers per thread, bytes spilled, bytes of shared memory)}, read from the messages."""
     found = {}
     for part in log.split("Compiling entry function '")[1:]:
         patterns = r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes smem"

@@ -1,10 +1,9 @@
-"""The kernels of norms, enlargement, pooling, Gram matrices, losses and Adam, at sizes with several blocks and
-parts of which none is full. The row of checks in test_ops.py has the small sizes."""
+"""The kernels of norms, enlargement, pooling, Gram matrices, losses and Adam, at sizes with several blocks
+and parts of which none is full. The row of checks in test_ops.py has the small sizes."""
 
 import numpy as np
 import pytest
 from cases import Case, assert_close, on, photos, plain, small_vgg
-from conftest import DEVICES, REAL_CUPY
 from test_losses import gram, normal, total_variation
 from test_ops import batch, conditional, instance, one
 
@@ -16,12 +15,6 @@ from tinynst.ops.fast.cuda import launch
 from tinynst.optim import Adam
 
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
-
-
-@pytest.fixture(params=DEVICES[2:])
-def cp(request):
-    """The stand-in for CuPy with kernels, and real CuPy."""
-    return REAL_CUPY if request.param == "cupy" else request.getfixturevalue("kernels")
 
 
 NORMS = [  # 37 channels: a block of 32 and one of 5; 437 pixels of an image: 7 parts

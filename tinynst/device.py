@@ -5,22 +5,26 @@ and runs on both devices.
 """
 
 import functools
+import re
 import sys
 
 import numpy as np
 
 from .errors import DeviceError
 
+HELP = "where to compute: cpu, or cuda for an NVIDIA GPU through CuPy; cuda:1 is the second GPU"
+
 
 def select(name):
-    """Return the array module of the device `name`: numpy for "cpu", cupy for "cuda".
+    """Return the array module of a device: numpy for "cpu", cupy for "cuda" or "cuda:1", which becomes
+    the GPU that this thread uses.
 
-    Raises DeviceError if CuPy is not installed or finds no GPU, ValueError for any other name.
+    Raises DeviceError for any other name, and where CuPy, the GPU or CUDA's libraries are missing.
     """
     if name == "cpu":
         return np
-    if name != "cuda":
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
+    if not re.fullmatch(r"cuda(:\d+)?", str(name)):
+        raise DeviceError(f"--device is {name!r}; it should be cpu, cuda, or cuda:1 for the second GPU")
     try:
         import cupy
     except ImportError:
@@ -29,13 +33,37 @@ def select(name):
             "driver with CUDA 13), or use --device cpu"
         ) from None
     try:
-        cupy.cuda.runtime.getDeviceCount()
+        count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise DeviceError(
             f"--device cuda needs an NVIDIA GPU, but CuPy finds none ({error}): install NVIDIA's driver "
             "(Debian, Ubuntu: apt install nvidia-driver; nvidia-smi then lists the GPU) or use --device cpu"
         ) from None
+    index = int(name[5:] or 0)
+    if index >= count:
+        raise DeviceError(f"--device is {name}, but the last GPU here is cuda:{count - 1}")
+    cupy.cuda.Device(index).use()
+    _try(cupy)
     return cupy
+
+
+def _try(cupy):
+    """Raise DeviceError unless a matrix product and a kernel work: CuPy loads CUDA's libraries when they are
+    first used, and without them its errors say little."""
+    try:
+        x = cupy.ones((2, 2), np.float32)
+        x = x @ x
+        if on_gpu(x):
+            code = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
+            kernel(cupy, code, (), "twice")((1,), (4,), (x,))
+        float(x.sum())
+    except Exception as error:  # CuPy has no common base class for what can be wrong here
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        version = 13 if cupy.cuda.runtime.runtimeGetVersion() >= 13000 else 12
+        raise DeviceError(
+            f"--device cuda finds a GPU and CuPy, but CUDA's libraries do not work ({reason}): "
+            f"pip install 'tinynst[cuda{version}]' brings them, or use --device cpu"
+        ) from error
 
 
 def array_module(*arrays):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .. import device
 from ..data import images
 from ..data.files import check_file, check_folder
 from ..data.photos import warn
@@ -24,7 +25,7 @@ def add_options(parser):
     add("images", nargs="+", metavar="IMAGE|FOLDER", help="photos; of a folder all, in folders below it too")
     out = "one image: a file or a folder (it exists, ends in / or has no suffix); several: a folder"
     add("-o", "--out", metavar="OUT", required=True, help=out)
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: an NVIDIA GPU, through CuPy")
+    add("--device", default="cpu", help=device.HELP)
 
 
 def plan(inputs, out):

@@ -57,7 +57,7 @@ class BenchSettings(Settings):
     )
     width: int = option(32, "filters of the net's first layer", least=1)
     rounds: int = option(5, "how often the sides take turns", least=1)
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
     json: str | None = option(None, "write all results, and the versions of the software", metavar="FILE")
     plot: str | None = option(None, "with --sweep: draw time against size and batch", metavar="FILE.png")
 
@@ -73,7 +73,7 @@ class BenchSettings(Settings):
         if self.plot and Path(self.plot).suffix.lower() != ".png":
             raise UserError(f"--plot {self.plot}: the plot is a PNG; give it a name that ends in .png")
         device.select(self.device)
-        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device == "cuda"):
+        if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device != "cpu"):
             raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
         if self.peer and not self.convs and min(self.sizes or [PAD + 1]) <= PAD:
             raise UserError(f"--sizes: reflection padding by {PAD} needs images of at least {PAD + 1} pixels")

@@ -117,7 +117,7 @@ class Ours(Side):
         blas = [part for part in threadpool_info() if part["user_api"] == "blas"]
         self.versions = {"tinynst": __version__, "numpy": np.__version__, "blas": blas}
         if xp is not np:
-            gpu = xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+            gpu = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
             self.versions |= {"cupy": xp.__version__, "gpu": gpu}
         if job["what"] == "train":
             return self.training(job)

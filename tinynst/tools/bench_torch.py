@@ -81,7 +81,7 @@ class Torch(Side):
         torch.set_num_threads(threads())
         torch.backends.cudnn.benchmark = True  # the manual recommends it for inputs of one size
         self.device = job["device"]
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if self.device != "cpu" and not torch.cuda.is_available():
             raise UserError("--device cuda: this PyTorch finds no GPU; install one for CUDA (pytorch.org)")
         if job["what"] == "train":
             return self.training(job)
@@ -124,14 +124,14 @@ class Torch(Side):
         return once
 
     def wait(self):
-        if self.device == "cuda":
+        if self.device != "cpu":
             torch.cuda.synchronize()
 
     def to_numpy(self, result):
         return torch.as_tensor(result).cpu().numpy()
 
     def peak_memory(self):
-        return torch.cuda.max_memory_reserved() if self.device == "cuda" else super().peak_memory()
+        return torch.cuda.max_memory_reserved() if self.device != "cpu" else super().peak_memory()
 
 
 class OnnxRuntime(Torch):

@@ -71,7 +71,7 @@ class EvaluateStyleSettings(Settings):
         metavar="FILE.csv|FOLDER",
     )
     resume: bool = option(False, "keep the results of the report in --out, and measure the other photos")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
 
 
 def find_goals(name_or_path, wanted=None, paintings=None, style_weights=None):

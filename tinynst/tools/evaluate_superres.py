@@ -54,7 +54,7 @@ class EvaluateSuperresSettings(Settings):
     )
     match_histogram: bool = option(False, "give results the histograms of their input, as in the paper")
     rows: int = option(8, "photos of each set on its sheet; 0: no sheet", least=0, metavar="N")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
     out: str = option(
         None,
         "folder for scores.csv and the sheets, which are replaced",

@@ -27,7 +27,6 @@ def launch(file, kernel, grid, args, block=(256,), **macros):
     macros: names that the CUDA source uses, as COLUMNS=64
     """
     xp, dtype = device.array_module(args[0]), args[0].dtype
-    options = "--std=c++17", *_definitions(dtype.name, tuple(macros.items()))
     values = []
     for value in args:
         if isinstance(value, int):  # bool as well
@@ -37,9 +36,11 @@ def launch(file, kernel, grid, args, block=(256,), **macros):
         elif value is not None and not value.flags.c_contiguous:
             raise ValueError(f"{kernel}: an array of shape {value.shape} is not contiguous")
         values.append(value)
-    device.kernel(xp, source(file), options, kernel)(grid, block, tuple(values))
+    compiled = device.kernel(xp, source(file), options(dtype.name, tuple(macros.items())), kernel)
+    compiled(grid, block, tuple(values))
 
 
 @functools.cache
-def _definitions(dtype, macros):
-    return f"-DREAL={TYPES[dtype]}", *(f"-D{name}={value}" for name, value in macros)
+def options(dtype, macros):
+    """The compiler's options for arrays of `dtype` and macros ((name, value), ...)."""
+    return "--std=c++17", f"-DREAL={TYPES[dtype]}", *(f"-D{name}={value}" for name, value in macros)
