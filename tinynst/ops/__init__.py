@@ -39,6 +39,7 @@ conv2d, conv2d_backward = (
 )
 conv_transpose2d = by_device(conv_transpose2d, gpu_conv.conv_transpose2d)
 conv_transpose2d_backward = by_device(conv_transpose2d_backward, gpu_conv.conv_transpose2d_backward)
+add = by_device(add, gpu_activations.add)
 relu_backward = by_device(relu_backward, gpu_activations.relu_backward)
 scaled_tanh = by_device(scaled_tanh, gpu_activations.scaled_tanh)
 scaled_tanh_backward = by_device(scaled_tanh_backward, gpu_activations.scaled_tanh_backward)
