@@ -32,34 +32,17 @@ from .padding import center_crop, center_crop_backward, reflect_pad2d, reflect_p
 from .resampling import upsample_bicubic, upsample_bicubic_backward
 from .resampling import upsample_nearest, upsample_nearest_backward
 
-# On CuPy arrays the hand-written kernels run, on all others what was imported above
-conv2d, conv2d_backward = (
-    by_device(conv2d, gpu_conv.conv2d),
-    by_device(conv2d_backward, gpu_conv.conv2d_backward),
-)
-conv_transpose2d = by_device(conv_transpose2d, gpu_conv.conv_transpose2d)
-conv_transpose2d_backward = by_device(conv_transpose2d_backward, gpu_conv.conv_transpose2d_backward)
-add = by_device(add, gpu_activations.add)
-relu_backward = by_device(relu_backward, gpu_activations.relu_backward)
-scaled_tanh = by_device(scaled_tanh, gpu_activations.scaled_tanh)
-scaled_tanh_backward = by_device(scaled_tanh_backward, gpu_activations.scaled_tanh_backward)
-gram_matrix = by_device(gram_matrix, gpu_gram.gram_matrix)
-gram_matrix_backward = by_device(gram_matrix_backward, gpu_gram.gram_matrix_backward)
-batch_norm = by_device(batch_norm, gpu_norms.batch_norm)
-batch_norm_backward = by_device(batch_norm_backward, gpu_norms.batch_norm_backward)
-instance_norm = by_device(instance_norm, gpu_norms.instance_norm)
-instance_norm_backward = by_device(instance_norm_backward, gpu_norms.instance_norm_backward)
-conditional_instance_norm = by_device(conditional_instance_norm, gpu_norms.conditional_instance_norm)
-conditional_instance_norm_backward = by_device(
-    conditional_instance_norm_backward, gpu_norms.conditional_instance_norm_backward
-)
-max_pool2d = by_device(max_pool2d, gpu_resampling.max_pool2d)
-max_pool2d_backward = by_device(max_pool2d_backward, gpu_resampling.max_pool2d_backward)
-reflect_pad2d = by_device(reflect_pad2d, gpu_resampling.reflect_pad2d)
-reflect_pad2d_backward = by_device(reflect_pad2d_backward, gpu_resampling.reflect_pad2d_backward)
-upsample_bicubic = by_device(upsample_bicubic, gpu_resampling.upsample_bicubic)
-upsample_bicubic_backward = by_device(upsample_bicubic_backward, gpu_resampling.upsample_bicubic_backward)
-upsample_nearest = by_device(upsample_nearest, gpu_resampling.upsample_nearest)
-upsample_nearest_backward = by_device(upsample_nearest_backward, gpu_resampling.upsample_nearest_backward)
-upsample_smooth = by_device(upsample_smooth, gpu_resampling.upsample_smooth)
-upsample_smooth_backward = by_device(upsample_smooth_backward, gpu_resampling.upsample_smooth_backward)
+# On CuPy arrays hand-written kernels run, on all others what was imported above
+_KERNELS = {
+    gpu_activations: "add relu_backward scaled_tanh scaled_tanh_backward",
+    gpu_conv: "conv2d conv2d_backward conv_transpose2d conv_transpose2d_backward",
+    gpu_gram: "gram_matrix gram_matrix_backward",
+    gpu_norms: "batch_norm batch_norm_backward instance_norm instance_norm_backward "
+    "conditional_instance_norm conditional_instance_norm_backward",
+    gpu_resampling: "max_pool2d max_pool2d_backward reflect_pad2d reflect_pad2d_backward "
+    "upsample_bicubic upsample_bicubic_backward upsample_nearest upsample_nearest_backward "
+    "upsample_smooth upsample_smooth_backward",
+}
+for _file, _names in _KERNELS.items():
+    for _name in _names.split():
+        globals()[_name] = by_device(globals()[_name], getattr(_file, _name))

@@ -13,6 +13,7 @@ from .launch import launch
 # A large GPU has about this many multiprocessors. With fewer blocks some of them would wait, so tiles are
 # smaller then, or blocks share a sum. The number is fixed, so that every GPU adds in the same order.
 ENOUGH_BLOCKS = 128
+NARROW = (4, 1, 4), (16, 4, 4), (32, 4, 4)  # tiles for few output channels
 
 
 def conv2d(x, w, b=None, stride=1, pad=0, relu=False, memo=None):
@@ -62,7 +63,7 @@ def _convolve(x, mask, w, b, y, stride, pad, relu=False, transposed=False):
     n, height, width, channels = y.shape
     every = stride if transposed else 1
     pixels = n * -(-height // every) * -(-width // every)
-    tile = _tile(pixels, channels, x.dtype)
+    tile = _tile(pixels, channels, x.dtype, times=every * every)
     grid = -(-pixels // _rows(tile)), -(-channels // tile["COLS"]), every * every
     arrays = (_dense(array) for array in (x, mask, w, b))
     sizes = *x.shape, *y.shape[1:], *w.shape[:2]
@@ -74,11 +75,11 @@ def _kernel_gradient(x, dy, mask, shape, stride, pad, has_b):
     """dw of `shape` and db (None without `has_b`) of conv2d with the input x."""
     xp, (n, height, width, outputs) = array_module(x), dy.shape
     k, pixels = math.prod(shape[:3]), n * height * width
-    tile = _tile(k, outputs, x.dtype, shared=True)
+    most = -(-pixels // 256)  # parts of at least 256 pixels
+    tile = _tile(k, outputs, x.dtype, times=most)
     grid = -(-(k + has_b) // _rows(tile)), -(-outputs // tile["COLS"])
-    # Parts of at least 256 pixels, in multiples of 8, the steps of a tile
-    count = min(-(-4 * ENOUGH_BLOCKS // math.prod(grid)), -(-pixels // 256))
-    each = -(-pixels // (8 * count)) * 8
+    count = min(-(-4 * ENOUGH_BLOCKS // math.prod(grid)), most)
+    each = -(-pixels // (8 * count)) * 8  # a multiple of DEPTH
     count = -(-pixels // each)
     parts = xp.empty((count, k + has_b, outputs), x.dtype)
     sizes = *x.shape, *dy.shape[1:], *shape[:2]
@@ -97,23 +98,15 @@ def _kernel_gradient(x, dy, mask, shape, stride, pad, has_b):
     return total[:k].reshape(shape), total[k] if has_b else None
 
 
-def _tile(rows, cols, dtype, shared=False):
+def _tile(rows, cols, dtype, times):
     """The macros of product.cuh for a matrix of `rows` x `cols`: a block's columns, a thread's rows, columns.
-    shared: several blocks share each sum, so there are enough of them anyway"""
-    if cols <= 4:
-        tile = 4, 1, 4
-    elif cols <= 16:
-        tile = 16, 4, 4
-    elif cols <= 32:
-        tile = 32, 4, 4
-    else:
-        tile = 64, 4, 4
-        large = _macros(64 if cols <= 64 else 128, 8, 8)
-        blocks = -(-rows // _rows(large)) * -(-cols // large["COLS"])
-        # 64 sums in float64 would not leave enough registers
-        if dtype == np.float32 and (rows >= _rows(large) if shared else blocks >= ENOUGH_BLOCKS):
-            return large
-    return _macros(*tile)
+    times: how many such matrices there are, or how many parts of their sums"""
+    if cols <= 32:
+        return _macros(*next(tile for tile in NARROW if cols <= tile[0]))
+    large = _macros(64 if cols <= 64 else 128, 8, 8)
+    blocks = times * -(-rows // _rows(large)) * -(-cols // large["COLS"])
+    fits = dtype == np.float32 and rows >= _rows(large)  # 64 sums in float64 take too many registers
+    return large if fits and blocks >= ENOUGH_BLOCKS else _macros(64, 4, 4)
 
 
 def _macros(*tile):
