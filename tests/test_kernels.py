@@ -19,7 +19,7 @@ from tinynst.losses import StyleObjective
 from tinynst.networks import VGG16, style_net
 from tinynst.networks.vgg import STYLE_LAYERS
 from tinynst.ops.fast.cuda import conv as gpu
-from tinynst.ops.fast.cuda import launch
+from tinynst.ops.fast.cuda import gram, launch
 from tinynst.optim import Adam
 
 # Tiles cut off at the bottom and at the right, channels in fours and not, several parts of pixels
@@ -147,6 +147,7 @@ TILES = [
 MACROS = {  # {file: the macros that it is compiled with}
     "conv.cu": [{"TRANSPOSED": k, **tile} for tile in TILES for k in (0, 1)],
     "conv_weights.cu": TILES,
+    "gram.cu": [gram.TILE],
 }
 
 

@@ -1,5 +1,5 @@
-// Losses: each writes its gradient, and one part of its value per block. loss_sum adds the parts in their order, so
-// the value does not depend on which block ends first, as it would with atomic additions.
+// Losses: each writes its gradient, and one part of its value per block. loss_sum adds the parts in their
+// order, so the value does not depend on which block ends first, as it would with atomic additions.
 
 // The sum of v over a block of 256 threads, for thread 0: shuffles within each warp, then the 8 warps.
 __device__ REAL block_sum(REAL v) {
@@ -41,7 +41,8 @@ extern "C" __global__ void total_variation(const REAL* __restrict__ y, REAL* __r
 }
 
 // One block: value = factor * the sum of the parts.
-extern "C" __global__ void loss_sum(const REAL* __restrict__ parts, REAL* __restrict__ value, int count, REAL factor) {
+extern "C" __global__ void loss_sum(
+    const REAL* __restrict__ parts, REAL* __restrict__ value, int count, REAL factor) {
   REAL sum = 0;
   for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
   sum = block_sum(sum);

@@ -1,9 +1,10 @@
 // Batch and instance norm of x (G, P, C): G groups of P pixels, each channel of a group with its own mean and
 // variance. Instance norm has a group for each image, batch norm one for all.
 //
-// Two launches, because blocks cannot wait for each other: the first reduces parts of the pixels, one per block; in
-// the second each block joins the parts of its channels once more, which is little work, and normalises its pixels.
-// A block has 8 rows of threads for 32 channels, so a warp reads 32 neighbours in memory: 128 bytes of float32.
+// Two launches, because blocks cannot wait for each other: the first reduces parts of the pixels, one per
+// block; in the second each block joins the parts of its channels once more, which is little work, and
+// normalises its pixels. A block has 8 rows of threads for 32 channels, so a warp reads 32 neighbours in
+// memory: 128 bytes of float32.
 #define ROWS 8
 
 struct Part { REAL n, mean, m2; };  // of n values: their mean, and the sum of squared distances from it
@@ -14,7 +15,8 @@ __device__ Part join(Part a, Part b) {
   return {n, a.mean + d * share, a.m2 + b.m2 + d * d * a.n * share};
 }
 
-// The parts of a channel's 8 threads joined. Their order is turned, so that 8 neighbours in a warp hold one channel.
+// The parts of a channel's 8 threads joined. Their order is turned, so that 8 neighbours in a warp hold
+// one channel.
 __device__ Part join_rows(Part p) {
   __shared__ Part parts[ROWS][33];  // 33: the turned reads do not all hit the same bank
   parts[threadIdx.y][threadIdx.x] = p;
@@ -29,10 +31,12 @@ __device__ Part join_rows(Part p) {
   return parts[0][threadIdx.x];
 }
 
-// grid (C / 32, parts, G), block (32, 8); each block takes `per_block` pixels. Welford: one pass, no large sums.
+// grid (C / 32, parts, G), block (32, 8); each block takes `per_block` pixels. Welford: one pass, no
+// large sums.
 extern "C" __global__ void norm_moments(const REAL* __restrict__ x, Part* __restrict__ parts, int P, int C,
                                         int per_block) {
-  const int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * per_block, last = min(first + per_block, P);
+  const int c = blockIdx.x * 32 + threadIdx.x;
+  const int first = blockIdx.y * per_block, last = min(first + per_block, P);
   Part p = {0, 0, 0};
   for (int i = first + threadIdx.y; i < last && c < C; i += ROWS) {
     REAL v = x[((size_t)blockIdx.z * P + i) * C + c], d = v - p.mean;
@@ -42,14 +46,13 @@ extern "C" __global__ void norm_moments(const REAL* __restrict__ x, Part* __rest
   if (threadIdx.y == 0 && c < C) parts[((size_t)blockIdx.z * gridDim.y + blockIdx.y) * C + c] = p;
 }
 
-// y = gamma * (x - mean) / std + beta, and ReLU where `relu`. The same grid. stats (2, G, C) gets mean and 1 / std.
-// Without parts the running statistics are used; with parts and running statistics these are updated.
-// each: gamma and beta are (G, C), else (C).
-extern "C" __global__ void norm_apply(const REAL* __restrict__ x, const Part* __restrict__ parts,
-                                      const REAL* __restrict__ gamma, const REAL* __restrict__ beta,
-                                      REAL* __restrict__ y, REAL* __restrict__ stats, REAL* running_mean,
-                                      REAL* running_var, int P, int C, int per_block, int each, int relu, REAL eps,
-                                      REAL momentum) {
+// y = gamma * (x - mean) / std + beta, and ReLU where `relu`. The same grid. stats (2, G, C) gets mean
+// and 1 / std. Without parts the running statistics are used; with parts and running statistics these are
+// updated. each: gamma and beta are (G, C), else (C).
+extern "C" __global__ void norm_apply(
+    const REAL* __restrict__ x, const Part* __restrict__ parts, const REAL* __restrict__ gamma,
+    const REAL* __restrict__ beta, REAL* __restrict__ y, REAL* __restrict__ stats, REAL* running_mean,
+    REAL* running_var, int P, int C, int per_block, int each, int relu, REAL eps, REAL momentum) {
   const int c = blockIdx.x * 32 + threadIdx.x, g = blockIdx.z, own = each ? g * C + c : c;
   const int first = blockIdx.y * per_block, last = min(first + per_block, P);
   const bool writer = blockIdx.y == 0 && threadIdx.y == 0 && c < C;

@@ -1,6 +1,7 @@
 // The backward pass of norm.cu, with the same groups, grid and blocks:
 //
-//   dx = gamma / std * (dy - mean(dy) - xhat * mean(dy * xhat)),   dgamma = sum of dy * xhat,   dbeta = sum of dy
+//   dx = gamma / std * (dy - mean(dy) - xhat * mean(dy * xhat)),
+//   dgamma = sum of dy * xhat,   dbeta = sum of dy
 //
 // where dy is zero where ReLU's result y is (y: null without ReLU). stats (2, G, C) holds mean and 1 / std.
 #define ROWS 8
@@ -34,7 +35,8 @@ __device__ Sums add_parts(const Sums* __restrict__ parts, int count, int c, int 
 extern "C" __global__ void norm_sums(const REAL* __restrict__ x, const REAL* __restrict__ dy,
                                      const REAL* __restrict__ y, const REAL* __restrict__ stats,
                                      Sums* __restrict__ parts, int P, int C, int per_block) {
-  const int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * per_block, last = min(first + per_block, P);
+  const int c = blockIdx.x * 32 + threadIdx.x;
+  const int first = blockIdx.y * per_block, last = min(first + per_block, P);
   const int own = blockIdx.z * C + c;
   Sums s = {0, 0};
   for (int i = first + threadIdx.y; i < last && c < C; i += ROWS) {
@@ -47,15 +49,17 @@ extern "C" __global__ void norm_sums(const REAL* __restrict__ x, const REAL* __r
 }
 
 // each: gamma, dgamma and dbeta are (G, C), else (C). constant: mean and std do not depend on x.
-extern "C" __global__ void norm_backward(const REAL* __restrict__ x, const REAL* __restrict__ dy,
-                                         const REAL* __restrict__ y, const REAL* __restrict__ stats,
-                                         const Sums* __restrict__ parts, const REAL* __restrict__ gamma,
-                                         REAL* __restrict__ dx, REAL* __restrict__ dgamma, REAL* __restrict__ dbeta,
-                                         int P, int C, int per_block, int each, int constant) {
-  const int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * per_block, last = min(first + per_block, P);
+extern "C" __global__ void norm_backward(
+    const REAL* __restrict__ x, const REAL* __restrict__ dy, const REAL* __restrict__ y,
+    const REAL* __restrict__ stats, const Sums* __restrict__ parts, const REAL* __restrict__ gamma,
+    REAL* __restrict__ dx, REAL* __restrict__ dgamma, REAL* __restrict__ dbeta, int P, int C,
+    int per_block, int each, int constant) {
+  const int c = blockIdx.x * 32 + threadIdx.x;
+  const int first = blockIdx.y * per_block, last = min(first + per_block, P);
   const int g = blockIdx.z, own = g * C + c;
   Sums s = add_parts(parts + (size_t)g * gridDim.y * C, gridDim.y, c, C), all = s;
-  if (!each && blockIdx.y == 0 && g == 0) all = add_parts(parts, gridDim.z * gridDim.y, c, C);  // over all groups
+  if (!each && blockIdx.y == 0 && g == 0)
+    all = add_parts(parts, gridDim.z * gridDim.y, c, C);  // over all groups
   if (c >= C) return;
   if (blockIdx.y == 0 && threadIdx.y == 0 && (each || g == 0))
     dgamma[each ? own : c] = all.product, dbeta[each ? own : c] = all.dy;
