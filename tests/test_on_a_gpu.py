@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU, as far as it runs on others: `TRY=1 DEVICE=cpu` tries the rest by hand."""
+"""The script for a machine with a GPU, as far as it runs on others. TRY=1 DEVICE=cpu tries all of it."""
 
 import shutil
 import subprocess
