@@ -1,13 +1,16 @@
-"""Fixtures for code that runs on NumPy and on CuPy, and one line that reports which GPU tests were skipped.
+"""Fixtures for code that runs on NumPy and on CuPy, and a line that reports which tests were skipped.
 
-`xp` runs a test on NumPy, on the strict stand-in for CuPy, and on a real GPU where there is one. `strict`
-puts the stand-in where `import cupy` finds it. Tests marked `gpu` are skipped where there is no GPU.
+`xp` runs a test on NumPy, on the strict stand-in for CuPy, on the stand-in with the CUDA kernels compiled for
+the CPU, and on a real GPU where there is one. `strict` puts the stand-in where `import cupy` finds it,
+`kernels` the one with kernels. Tests marked `gpu` are skipped where there is no GPU, tests marked `kernels`
+where there is no C++ compiler.
 """
 
 import importlib
 import sys
 import warnings
 
+import cuda_on_cpu
 import numpy
 import pytest
 import strict_cupy
@@ -43,27 +46,66 @@ def strict(monkeypatch):
     return strict_cupy.cupy
 
 
-@pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture
+def kernels(strict, monkeypatch):
+    """The stand-in for CuPy with the CUDA kernels on the CPU; new memory is full of NaN."""
+    monkeypatch.setattr(strict, "RawModule", cuda_on_cpu.RawModule, raising=False)
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(strict, name, _full_of_nan(getattr(strict, name)))
+    return strict
+
+
+def _full_of_nan(empty):
+    def poisoned(*args, **options):
+        result = empty(*args, **options)
+        if result.dtype.kind == "f":
+            result._array.fill(numpy.nan)
+        return result
+
+    return poisoned
+
+
+DEVICES = (
+    "numpy",
+    "strict",
+    pytest.param("kernels", marks=pytest.mark.kernels),
+    pytest.param("cupy", marks=pytest.mark.gpu),
+)
+
+
+@pytest.fixture(params=DEVICES)
 def xp(request):
-    """NumPy, the strict stand-in for CuPy, and real CuPy: the module with which a test makes its arrays."""
+    """The module with which a test makes its arrays: NumPy, the strict stand-in for CuPy without and with
+    kernels, and real CuPy."""
     if request.param == "numpy":
         return numpy
-    if request.param == "strict":
-        return request.getfixturevalue("strict")
-    return REAL_CUPY
+    return REAL_CUPY if request.param == "cupy" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=DEVICES[2:])
+def cp(request):
+    """The stand-in for CuPy with kernels, and real CuPy."""
+    return REAL_CUPY if request.param == "cupy" else request.getfixturevalue("kernels")
+
+
+# {mark: (why its tests are skipped, or None; where they run)}
+SKIPPED = {
+    "gpu": (NO_GPU, "run pytest -m gpu on a machine with one"),
+    "kernels": (cuda_on_cpu.MISSING, "install g++ to run the CUDA kernels on the CPU"),
+}
 
 
 def pytest_collection_modifyitems(items):
-    if NO_GPU is not None:
-        for item in items:
-            if item.get_closest_marker("gpu") is not None:
-                item.add_marker(pytest.mark.skip(reason=NO_GPU))
+    for item in items:
+        for mark, (reason, _) in SKIPPED.items():
+            if reason and (item.get_closest_marker(mark) or mark in item.fixturenames):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter):
-    skipped = sum("gpu" in report.keywords for report in terminalreporter.stats.get("skipped", []))
-    if skipped and NO_GPU is not None:
-        tests = "1 test" if skipped == 1 else f"{skipped} tests"
-        terminalreporter.write_line(
-            f"gpu: {tests} skipped: {NO_GPU}; run pytest -m gpu on a machine with one"
-        )
+    for mark, (reason, advice) in SKIPPED.items():
+        reports = terminalreporter.stats.get("skipped", [])
+        skipped = sum(report.longrepr[2] == f"Skipped: {reason}" for report in reports)
+        if skipped:
+            tests = "1 test" if skipped == 1 else f"{skipped} tests"
+            terminalreporter.write_line(f"{mark}: {tests} skipped: {reason}; {advice}")

@@ -371,10 +371,15 @@ _runtime = _module(
     "cupy.cuda.runtime",
     CUDARuntimeError=CUDARuntimeError,
     getDeviceCount=lambda: 1,
+    getDevice=lambda: 0,
+    runtimeGetVersion=lambda: 12090,
     getDeviceProperties=lambda device: {"name": b"stand-in"},
 )
 _stream = SimpleNamespace(synchronize=_synchronize)
-_cuda = _module("cupy.cuda", runtime=_runtime, get_current_stream=lambda: _stream)
+_device = SimpleNamespace(use=lambda: None)
+_cuda = _module(
+    "cupy.cuda", runtime=_runtime, Device=lambda index: _device, get_current_stream=lambda: _stream
+)
 _stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
 _lib = _module("cupy.lib", stride_tricks=_stride_tricks)
 _own = (ndarray, array, asarray, ascontiguousarray, asnumpy, reset_counters)

@@ -2,6 +2,7 @@
 speed."""
 
 import importlib.util
+import json
 import math
 import os
 import signal
@@ -209,8 +210,10 @@ def test_a_sweep_prints_a_table_and_draws_a_plot(quick, capsys, tmp_path):
     assert all(len(row["times"]["ours"]) == 2 and positive(row["times"]["ours"]) for row in rows)
 
 
-def test_layers(quick, capsys):
-    [row] = measured(layers=True, sizes=32, batches=2, width=2)
+def test_layers(quick, capsys, tmp_path):
+    [row] = measured(layers=True, sizes=32, batches=2, width=2, json=tmp_path / "a.json")
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["rows"][0]["times"] == row["times"] and f"numpy {np.__version__}" in written["software"]
     layers = row["layers"]
     assert sum(name.startswith("vgg conv") for name in layers) == 10
     assert {"pad", "residual3.norm2", "up2", "tanh", "vgg pool1", "style losses", "Adam"} <= layers.keys()

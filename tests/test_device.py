@@ -1,6 +1,7 @@
 """Which module computes, where arrays live, and the messages when there is no GPU."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,40 @@ def message(error, call):
 def test_cpu_is_numpy_and_cuda_is_cupy(strict):
     assert device.select("cpu") is np
     assert device.select("cuda") is strict
-    for name in ("gpu", "CPU", "", None):
-        assert f"'cpu' or 'cuda', not {name!r}" in message(ValueError, lambda name=name: device.select(name))
+    assert device.select("cuda:0") is strict
+    for name in ("gpu", "CPU", "", None, "cuda:", "cuda:-1", "cuda1"):
+        assert f"{name!r}; it should be cpu" in message(DeviceError, lambda name=name: device.select(name))
+    assert "the last GPU here is cuda:0" in message(DeviceError, lambda: device.select("cuda:1"))
+
+
+def test_the_gpu_that_is_chosen(strict, monkeypatch):
+    used = []
+    monkeypatch.setattr(strict.cuda.runtime, "getDeviceCount", lambda: 2)
+    monkeypatch.setattr(strict.cuda, "Device", lambda index: SimpleNamespace(use=lambda: used.append(index)))
+    for name in ("cuda", "cuda:1"):
+        assert device.select(name) is strict
+    assert used == [0, 1]
+
+
+@pytest.mark.kernels
+def test_a_kernel_is_tried(kernels):
+    kernels.reset_counters()
+    assert device.select("cuda") is kernels
+    assert kernels.launches == 4  # ones, the product, the kernel, the sum
+
+
+@pytest.mark.parametrize("version", [12090, 13000])
+def test_cuda_without_its_libraries(strict, monkeypatch, version):
+    def missing(*args, **options):
+        raise ImportError("libcublas.so.12: cannot open shared object file\nmore lines")
+
+    monkeypatch.setattr(strict.cuda.runtime, "runtimeGetVersion", lambda: version)
+    monkeypatch.setattr(strict, "matmul", missing)
+    text = message(DeviceError, lambda: device.select("cuda"))
+    assert (
+        f"(libcublas.so.12: cannot open shared object file): pip install 'tinynst[cuda{version // 1000}]'"
+        in text
+    )
 
 
 def test_cuda_without_cupy_or_without_a_gpu(strict, monkeypatch):

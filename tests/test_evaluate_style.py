@@ -174,6 +174,19 @@ def test_resume_measures_what_is_missing(folder, tmp_path, monkeypatch):
     assert measured(out) == done
 
 
+def test_curves_of_an_earlier_report_are_used_where_they_are_the_same(folder, tmp_path, monkeypatch):
+    before = measured(folder / "report")
+    started = counted(monkeypatch, evaluate_style, "descend")
+    found = run(folder, tmp_path / "new", "--starts", "noise", "--curves", str(folder / "report"))
+    assert not started and {frozenset(by) for by in found.values()} == {frozenset({"itself", "net", "noise"})}
+    for pair, by in found.items():
+        assert by["noise"] == before[pair]["noise"]
+    with pytest.raises(UserError, match="has 3 evaluations at 32 pixels"):
+        run(folder, tmp_path / "other", "--curves", str(folder / "report"), "--evaluations", "4")
+    with pytest.raises(UserError, match=r"there is no curves\.csv"):
+        run(folder, tmp_path / "other", "--curves", str(tmp_path))
+
+
 def test_on_the_stand_in_for_cupy(strict, folder, tmp_path):
     found, expected = run(folder, tmp_path / "out", "--device", "cuda"), measured(folder / "report")
     np.testing.assert_allclose(

@@ -19,6 +19,13 @@ TILES = [conv((3, 3), pad=pad, image=(2, *size, 3), bias=True) for size in SIZES
 TILES += [conv((3, 3), pad=pad, image=(1, 6, 7, 2), outputs=1) for pad in (0, 5)]
 TILES += [conv((3, 3), pad=1, image=(2, 6, 7, 3), bias=True, relu=True), transpose((3, 3), 1, 1)]
 
+
+@pytest.fixture(params=["numpy", "strict"])
+def xp(request):
+    """Without kernels: these versions run on the CPU, and on a CuPy that compiles none."""
+    return np if request.param == "numpy" else request.getfixturevalue("strict")
+
+
 # --- convolution ---
 
 

@@ -190,12 +190,12 @@ def test_import_finds_the_stand_in_during_its_test_only(strict, monkeypatch):
 
 
 def test_skipped_gpu_tests_are_reported_in_one_line(tmp_path):
-    for name in ("conftest.py", "strict_cupy.py"):
+    for name in ("conftest.py", "strict_cupy.py", "cuda_on_cpu.py"):
         shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n    gpu: needs a GPU\nfilterwarnings = error\n"
+        "[pytest]\nmarkers =\n    gpu: needs a GPU\n    kernels: CUDA on the CPU\nfilterwarnings = error\n"
     )
-    (tmp_path / "test_here.py").write_text("def test_both(xp):\n    assert xp.ones(2).sum() == 2\n")
+    (tmp_path / "test_here.py").write_text("def test_all(xp):\n    assert xp.ones(2).sum() == 2\n")
     (tmp_path / "cupy.py").write_text(  # a CuPy on a machine without a GPU, whatever is installed here
         "import warnings\nfrom types import SimpleNamespace\nwarnings.warn('no CUDA')\n"
         "class Missing(RuntimeError): pass\n"
@@ -203,10 +203,11 @@ def test_skipped_gpu_tests_are_reported_in_one_line(tmp_path):
         "cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count, CUDARuntimeError=Missing))\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}  # no compiler there
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
-    assert "2 passed, 1 skipped" in result.stdout, result.stdout + result.stderr
-    line = "gpu: 1 test skipped: no CUDA GPU; run pytest -m gpu on a machine with one"
-    assert result.stdout.splitlines().count(line) == 1
+    assert "2 passed, 2 skipped" in result.stdout, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines.count("gpu: 1 test skipped: no CUDA GPU; run pytest -m gpu on a machine with one") == 1
+    assert sum(line.startswith("kernels: 1 test skipped: no C++ compiler") for line in lines) == 1

@@ -140,6 +140,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     assert checkpoint.load(tmp_path / "checkpoint.h5")[1]["iteration"] == 30
 
 
+def test_losses_that_are_read_together_are_the_same(tmp_path, no_plot, monkeypatch):
+    """As on a GPU: interrupted, finished and diverged runs leave the rows that they leave on the CPU."""
+    for number in (training.READ_EVERY, 1):
+        fixed = property(lambda self, number=number: number, lambda *_: None)
+        monkeypatch.setattr(LineTask, "read_every", fixed, raising=False)
+        out = tmp_path / str(number)
+        assert train(out / "stopped", 50, every=8, stop_at=22).iteration == 23
+        train(out / "whole", 29, every=8)
+        with pytest.raises(UserError, match="iteration 14: square nan"):
+            train(out / "diverged", 50, every=8, spoil_at=13)
+    for name, rows in (("stopped", 23), ("whole", 29), ("diverged", 13)):
+        together, alone = (losses(tmp_path / str(number) / name) for number in (training.READ_EVERY, 1))
+        assert together == alone and len(alone) == rows
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, no_plot):
     task = train(tmp_path, 10)
     task.net.p["b"][0] = np.inf

@@ -4,22 +4,27 @@ All other code gets the module from `array_module(x)` and calls its functions, s
 and runs on both devices.
 """
 
+import functools
+import re
 import sys
 
 import numpy as np
 
 from .errors import DeviceError
 
+HELP = "where to compute: cpu, or cuda for an NVIDIA GPU through CuPy; cuda:1 is the second GPU"
+
 
 def select(name):
-    """Return the array module of the device `name`: numpy for "cpu", cupy for "cuda".
+    """Return the array module of a device: numpy for "cpu", cupy for "cuda" or "cuda:1", which becomes
+    the GPU that this thread uses.
 
-    Raises DeviceError if CuPy is not installed or finds no GPU, ValueError for any other name.
+    Raises DeviceError for any other name, and where CuPy, the GPU or CUDA's libraries are missing.
     """
     if name == "cpu":
         return np
-    if name != "cuda":
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
+    if not re.fullmatch(r"cuda(:\d+)?", str(name)):
+        raise DeviceError(f"--device is {name!r}; it should be cpu, cuda, or cuda:1 for the second GPU")
     try:
         import cupy
     except ImportError:
@@ -28,13 +33,37 @@ def select(name):
             "driver with CUDA 13), or use --device cpu"
         ) from None
     try:
-        cupy.cuda.runtime.getDeviceCount()
+        count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise DeviceError(
             f"--device cuda needs an NVIDIA GPU, but CuPy finds none ({error}): install NVIDIA's driver "
             "(Debian, Ubuntu: apt install nvidia-driver; nvidia-smi then lists the GPU) or use --device cpu"
         ) from None
+    index = int(name[5:] or 0)
+    if index >= count:
+        raise DeviceError(f"--device is {name}, but the last GPU here is cuda:{count - 1}")
+    cupy.cuda.Device(index).use()
+    _try(cupy)
     return cupy
+
+
+def _try(cupy):
+    """Raise DeviceError unless a matrix product and a kernel work: CuPy loads CUDA's libraries when they are
+    first used, and without them its errors say little."""
+    try:
+        x = cupy.ones((2, 2), np.float32)
+        x = x @ x
+        if on_gpu(x):
+            code = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
+            kernel(cupy, code, (), "twice")((1,), (4,), (x,))
+        float(x.sum())
+    except Exception as error:  # CuPy has no common base class for what can be wrong here
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        version = 13 if cupy.cuda.runtime.runtimeGetVersion() >= 13000 else 12
+        raise DeviceError(
+            f"--device cuda finds a GPU and CuPy, but CUDA's libraries do not work ({reason}): "
+            f"pip install 'tinynst[cuda{version}]' brings them, or use --device cpu"
+        ) from error
 
 
 def array_module(*arrays):
@@ -66,6 +95,19 @@ def array_module(*arrays):
     return found
 
 
+def on_gpu(array):
+    """Can hand-written kernels run on `array`: is it CuPy's, and does this CuPy compile CUDA?"""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray) and hasattr(cupy, "RawModule")
+
+
+@functools.cache
+def kernel(xp, code, options, name):
+    """The kernel `name` of CUDA source text: call it with (grid, block, arguments). CuPy compiles it at the
+    first call, once per GPU, and keeps the result on disk."""
+    return xp.RawModule(code=code, options=options).get_function(name)
+
+
 def asarray(array, xp):
     """Return `array` (of either device, or a nested list) as an array of `xp`, copied only if necessary."""
     return to_numpy(array) if xp is np else xp.asarray(array)
@@ -74,6 +116,16 @@ def asarray(array, xp):
 def to_numpy(array):
     """Return `array` as a NumPy array, copied from the GPU if it is there."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def floats(numbers):
+    """{name: float} of {name: number}. Those on a GPU, 0-d arrays, come in one transfer, which waits for the
+    GPU once."""
+    there = {name: number for name, number in numbers.items() if hasattr(number, "get")}
+    if there:
+        host = array_module(*there.values()).stack(list(there.values())).get().tolist()
+        numbers = numbers | dict(zip(there, host, strict=True))
+    return {name: float(number) for name, number in numbers.items()}
 
 
 def synchronize(xp):

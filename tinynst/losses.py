@@ -1,11 +1,14 @@
 """The paper's losses. Each returns (value, gradient with respect to its first argument), both multiplied by
-`weight`; the value is a float, the mean over the batch. float32 or float64; a wrong shape raises ValueError,
-a wrong dtype TypeError."""
+`weight`; the value is the mean over the batch: a float, or for CuPy arrays a 0-d array, because to read it is
+to wait for the GPU. float32 or float64; a wrong shape raises ValueError, a wrong dtype TypeError."""
+
+import numpy as np
 
 from . import ops
-from .device import array_module
+from .device import array_module, floats, on_gpu
 from .ops import arguments
 from .ops.fast import parallel
+from .ops.fast.cuda import losses as kernels
 
 
 def feature_loss(f, target, weight=1.0):
@@ -14,6 +17,8 @@ def feature_loss(f, target, weight=1.0):
     arguments.floating(f=f, target=target)
     arguments.shape("f", f, "N", "H", "W", "C")
     arguments.shape("target", target, *f.shape)
+    if on_gpu(f):
+        return kernels.squared_difference(f, target, weight / f.size, 2 * weight / f.size)
     xp = array_module(f)
     df = xp.empty(f.shape, f.dtype)
 
@@ -25,7 +30,7 @@ def feature_loss(f, target, weight=1.0):
 
     row_bytes = 3 * f.shape[2] * f.shape[3] * f.itemsize
     squares = parallel.run(job, parallel.blocks(xp, f.shape[0], f.shape[1], row_bytes))
-    return weight * float(sum(squares)) / f.size, df
+    return weight * _number(sum(squares)) / f.size, df
 
 
 def pixel_loss(y, target, weight=1.0):
@@ -43,9 +48,13 @@ def style_loss(f, target_gram, weight=1.0):
     if tuple(target_gram.shape) not in {(c, c), (1, c, c), (n, c, c)}:
         expected = f"({c}, {c}) or (1 or {n}, {c}, {c})"
         raise ValueError(f"target_gram has shape {tuple(target_gram.shape)}; it should be {expected}")
-    difference = gram - target_gram
-    value = weight * float((difference * difference).sum()) / n
-    (df,) = ops.gram_matrix_backward(difference * float(2 * weight / n), cache)
+    if on_gpu(gram):
+        value, dgram = kernels.squared_difference(gram, target_gram, weight / n, 2 * weight / n)
+    else:
+        difference = gram - target_gram
+        value = weight * _number((difference * difference).sum()) / n
+        dgram = difference * float(2 * weight / n)
+    (df,) = ops.gram_matrix_backward(dgram, cache)
     return value, df
 
 
@@ -54,9 +63,11 @@ def tv_loss(y, weight=1.0):
     across. Value and gradient are multiplied by `weight`."""
     xp = arguments.floating(y=y)
     arguments.shape("y", y, "N", "H", "W", "C")
-    down, across = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1]
     n = y.shape[0]
-    value = 0.5 * (float((down * down).sum()) + float((across * across).sum())) / n
+    if on_gpu(y):
+        return kernels.total_variation(y, 0.5 * weight / n, weight / n)
+    down, across = y[:, 1:] - y[:, :-1], y[:, :, 1:] - y[:, :, :-1]
+    value = 0.5 * (_number((down * down).sum()) + _number((across * across).sum())) / n
     dy = xp.zeros(y.shape, y.dtype)
     dy[:, 1:] += down
     dy[:, :-1] -= down
@@ -93,7 +104,12 @@ def grid_loss(y, target, weight=1.0, period=2):
     dy = xp.zeros_like(y)
     each = grid * (2 * weight / (grid.size * down * across))
     dy[seen] = xp.broadcast_to(each, difference.shape).reshape(y[seen].shape)
-    return weight * float((grid * grid).sum()) / grid.size, dy
+    return weight * _number((grid * grid).sum()) / grid.size, dy
+
+
+def _number(value):
+    """NumPy's scalar as a float; CuPy's 0-d array as it is."""
+    return float(value) if isinstance(value, np.generic) else value
 
 
 class StyleObjective:
@@ -129,10 +145,10 @@ class StyleObjective:
         return self._features(images, self.content)
 
     def value(self, y, targets):
-        """The total for images y, without a gradient."""
+        """The total for images y, a float, without a gradient."""
         features = self._features(y, self.content | self.style)
         total = sum(value for _, _, value, _ in self._losses(features, targets))
-        return total + (tv_loss(y, self.tv)[0] if self.tv else 0.0)
+        return float(total + (tv_loss(y, self.tv)[0] if self.tv else 0.0))
 
     def _losses(self, features, targets):
         """(term, layer, value, gradient with respect to its features) of each content and style loss."""
@@ -142,9 +158,12 @@ class StyleObjective:
             weight = weight / features[name].shape[3] ** 2
             yield "style", name, *style_loss(features[name], self.grams[name], weight)
 
-    def __call__(self, y, targets):
+    def __call__(self, y, targets, read=True):
         """Return ({"content", "style", "tv", "total": weighted float}, gradient with respect to y) for images
-        y (N, H, W, 3) in 0..255; `targets` as the method of that name returns them."""
+        y (N, H, W, 3) in 0..255; `targets` as the method of that name returns them.
+
+        read=False: leave the terms on a GPU, as 0-d arrays, for `device.floats` to read later
+        """
         layers = self.content | self.style
         features = self._features(y, layers, training=True)
         terms, gradients = {"content": 0.0, "style": 0.0, "tv": 0.0}, {}
@@ -156,4 +175,4 @@ class StyleObjective:
             terms["tv"], dtv = tv_loss(y, self.tv)
             dy += dtv
         terms["total"] = sum(terms.values())
-        return terms, dy
+        return floats(terms) if read else terms, dy

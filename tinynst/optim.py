@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
-from .device import array_module, copy_arrays
+from .device import array_module, copy_arrays, on_gpu
 from .ops.fast import parallel
+from .ops.fast.cuda.optim import adam as adam_kernel
 
 
 class Adam:
@@ -32,10 +33,17 @@ class Adam:
 
     def step(self, gradients):
         """Update every parameter from {name: gradient}. Raises ValueError for other names or shapes."""
-        flat = _flat_gradients(gradients, self.parameters)
+        _check_gradients(gradients, self.parameters)
         self.t += 1
         b1, b2 = self.betas
         rate, root = self.lr / (1 - b1**self.t), math.sqrt(1 - b2**self.t)
+        dtypes = {array.dtype for arrays in (self.parameters, gradients) for array in arrays.values()}
+        if on_gpu(self._m) and dtypes == {self._m.dtype}:
+            for name, p in self.parameters.items():
+                own = rate * self.rates.get(name, 1.0), root, self.eps
+                adam_kernel(p, gradients[name], self.m[name], self.v[name], self.betas, *own)
+            return
+        flat = _flat({name: gradients[name] for name in self.parameters})
         xp = array_module(flat)
 
         def job(block):
@@ -271,8 +279,13 @@ def _flat(arrays):
 
 
 def _flat_gradients(gradients, parameters):
-    """The gradients in one vector, in the parameters' order. Raises ValueError unless both have the same
-    names and shapes."""
+    """The gradients in one vector, in the parameters' order."""
+    _check_gradients(gradients, parameters)
+    return _flat({name: gradients[name] for name in parameters})
+
+
+def _check_gradients(gradients, parameters):
+    """Raise ValueError unless both have the same names and shapes."""
     if odd := sorted(gradients.keys() ^ parameters.keys()):
         needed = "gradients and parameters should have the same names"
         raise ValueError(f"{needed}; {odd[0]!r} is only in one of the two")
@@ -280,7 +293,6 @@ def _flat_gradients(gradients, parameters):
         shape = gradients[name].shape
         if shape != p.shape:
             raise ValueError(f"the gradient of {name} has shape {shape}, the parameter {p.shape}")
-    return _flat({name: gradients[name] for name in parameters})
 
 
 def _parts(flat, arrays):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cli import Parser
-from ..device import select
+from ..device import HELP, select
 from ..errors import UserError
 from .cases import CASES
 from .grade import check_folder, grades
@@ -23,7 +23,7 @@ def main(arguments=None):
     option("what", nargs="*", help="names (see --list), Python files, or a folder of them; none: everything")
     option("--list", action="store_true", help="show what can be checked by name")
     option("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
-    option("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
+    option("--device", default="cpu", help=f"{HELP} (default: %(default)s)")
     option("--plot", metavar="FILE.png", help="draw the gradient that failed first, or has the largest error")
     option("--json", action="store_true", help="print the result for programs, and nothing else")
     options = parser.parse_args(arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .. import device
 from ..data import images
 from ..data.files import check_file, check_folder
 from ..data.photos import warn
@@ -27,7 +28,7 @@ class ApplySettings(Settings):
 
     images: list[str] = option(None, "photos, or folders of them", flags=("images",), metavar="IMAGE|FOLDER")
     out: str = option(None, OUT, flags=("-o", "--out"), metavar="OUT", required=True)
-    device: str = option("cpu", "cuda: an NVIDIA GPU, through CuPy", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
 
 
 def plan(inputs, out):

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
+import json
 import multiprocessing
 import os
 import platform
@@ -28,6 +29,7 @@ from ..networks.transform import PAD
 from ..ops.fast.parallel import threads
 from ..settings import Settings, option
 from . import bench_sides
+from .report import write_text
 
 # VGG's convolutions: channels in, channels out, image size divided by
 VGG_CONVS = [(3, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 2)]
@@ -52,8 +54,9 @@ class BenchSettings(Settings):
     batches: list[int] | None = option(None, "images at once (default: train 4, else 1)", least=1)
     width: int = option(32, "filters of the net's first layer", least=1)
     rounds: int = option(5, "how often the sides take turns", least=1)
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
     plot: str | None = option(None, "with --sweep: draw time against size and batch", metavar="FILE.png")
+    json: str | None = option(None, "write all results, and the versions of the software", metavar="FILE")
 
     def check(self):
         """Raise UserError for options that cannot work, before any time is spent."""
@@ -64,8 +67,9 @@ class BenchSettings(Settings):
                     raise UserError(f"--{name} is not allowed with --{mode}")
         if self.plot and not self.sweep:
             raise UserError("--plot means nothing without --sweep")
-        if self.plot:
-            check_file(self.plot, (".png",))
+        for path, endings in ((self.plot, (".png",)), (self.json, (".json",))):
+            if path:
+                check_file(path, endings)
         device.select(self.device)
         if self.peer == "onnxruntime" and (self.convs or self.work == "train" or self.device != "cpu"):
             raise UserError("--peer onnxruntime is for stylising on the CPU; use --peer torch")
@@ -250,6 +254,9 @@ def bench(s):
                 (_show_layers if s.layers else _show)(rows[-1])
                 if s.plot:  # of the results so far: a sweep takes long, and may be stopped
                     _plot(s.plot, rows)
+                if s.json:
+                    report = {"machine": cpu, "software": software, "rows": rows}
+                    write_text(s.json, json.dumps(report, indent=1))
     return rows
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -65,8 +66,12 @@ class EvaluateStyleSettings(Settings):
     )
     size: int = option(256, "side of the square cut from the middle of each photo, in pixels", least=32)
     evaluations: int = option(100, "of the objective, for each photo and start", least=1)
+    starts: list[str] = option(list(STARTS), "where L-BFGS starts", choices=tuple(STARTS))
+    curves: str | None = option(
+        None, "an earlier report: its L-BFGS results are used where they would be the same", metavar="FOLDER"
+    )
     resume: bool = option(False, "keep the results of the report in --out, and measure the other photos")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
 
 
 def find_goals(name_or_path, wanted=None, paintings=None):
@@ -119,10 +124,16 @@ def evaluate(s):
     goals = find_goals(s.weights, s.styles, s.style)
     paintings = {style: load_painting(path, goal["style_size"]) for style, (goal, path) in goals.items()}
     net, name = load_style(s.weights, xp), styles.resolve(s.weights)[0].stem
-    settings = {"weights": name, "size": s.size, "evaluations": s.evaluations, "styles": {}}
+    settings = {
+        "weights": name,
+        "size": s.size,
+        "evaluations": s.evaluations,
+        "starts": s.starts,
+        "styles": {},
+    }
     for style, (goal, _) in goals.items():
         settings["styles"][style] = goal | {"painting": hashlib.sha256(paintings[style]).hexdigest()}
-    rows = _earlier_rows(out, settings, s.resume)
+    rows, known = _earlier_rows(out, settings, s.resume), _same_curves(s.curves, settings)
     done = grouped(rows, "style_name", "image")
     pairs = [(style, path) for style in goals for path in paths if (style, path.name) not in done]
     photos, vgg = {path: load_middle(path, s.size) for path in paths}, VGG16.load(xp=xp)
@@ -135,7 +146,8 @@ def evaluate(s):
         write_text(out / "settings.json", json.dumps(settings, indent=1))
         net.forward(xp.asarray(photos[paths[0]][None]))  # warm-up: its time does not count
         for style, path in tqdm(pairs, "photos", disable=None):
-            found = measure(net, style, objectives[style], photos[path], s.evaluations)
+            curves = {start: known.get((style, path.name, start)) for start in s.starts}
+            found = measure(net, style, objectives[style], photos[path], s.evaluations, curves)
             rows += [{"style_name": style, "image": path.name} | row for row in found]
             write_csv(out / "curves.csv", COLUMNS, rows)
             write_text(out / "report.md", report(rows, s.evaluations))
@@ -159,9 +171,27 @@ def _earlier_rows(out, settings, resume):
     return read_csv(out / "curves.csv", TEXT)
 
 
-def measure(net, style, objective, photo, evaluations):
+def _same_curves(report, settings):
+    """{(style, image, start): rows} of the folder `report`, for styles whose objective is the same there."""
+    if report is None:
+        return {}
+    if not (Path(report) / "curves.csv").exists():
+        raise UserError(f"--curves {report}: there is no curves.csv in this folder")
+    before = json.loads((Path(report) / "settings.json").read_text(encoding="utf-8"))
+    if before["size"] != settings["size"] or before["evaluations"] < settings["evaluations"]:
+        raise UserError(
+            f"--curves {report} has size {before['size']} and {before['evaluations']} evaluations"
+        )
+    same = [name for name, goal in settings["styles"].items() if before["styles"].get(name) == goal]
+    rows = [row for row in read_csv(Path(report) / "curves.csv", TEXT) if row["style_name"] in same]
+    rows = [row for row in rows if row["evaluation"] <= settings["evaluations"]]
+    return grouped(rows, "style_name", "image", "what")
+
+
+def measure(net, style, objective, photo, evaluations, curves):
     """The rows of one photo (H, W, 3): the objective of the photo and of the net's output, with its
-    artefacts, and that of L-BFGS from each start after each evaluation."""
+    artefacts, and that of L-BFGS from each start after each evaluation. curves: {start: rows that are known,
+    or None}"""
     xp, rows = objective.vgg.xp, []
 
     def add(what, evaluation, seconds, terms):
@@ -176,7 +206,10 @@ def measure(net, style, objective, photo, evaluations):
     peaks, lines = metrics.axis_peaks(picture), metrics.border_lines(picture, min(32, len(picture) // 4))
     rows[-1] |= {"axis2": peaks[2], "axis4": peaks[4], "saturated": metrics.saturated(picture)}
     rows[-1] |= {"profile": " ".join(f"{line:.4f}" for line in lines)}
-    for start in STARTS:
+    for start, known in curves.items():
+        if known:
+            rows += known
+            continue
         first = photo if start == "photo" else noise(*photo.shape[:2])
         descent = descend(objective, targets, first, evaluations)
         for k in range(1, evaluations + 1):

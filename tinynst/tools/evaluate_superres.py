@@ -40,7 +40,7 @@ class EvaluateSuperresSettings(Settings):
         None, "nets to compare (default: those that ship)", nargs="*", metavar="NAME|FILE.h5"
     )
     match_histogram: bool = option(False, "give results the histograms of their input, as in the paper")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
     out: str = option(None, "folder for the results", flags=("-o", "--out"), metavar="OUT", required=True)
 
 

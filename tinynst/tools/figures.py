@@ -86,7 +86,7 @@ class FigureSettings(Settings):
     style: str = option("starry_night_single", "the net; figure 4 uses its painting", metavar="NAME|FILE.h5")
     size: int = option(128, "side of the pictures, in pixels: the middle squares of the photos", least=32)
     evaluations: int = option(150, "of each objective, about 0.2 s each on two cores", least=1, metavar="N")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
 
 
 def main(arguments=None):

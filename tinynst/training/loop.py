@@ -15,6 +15,7 @@ from tqdm.notebook import tqdm_notebook
 
 from ..data import checkpoint, images
 from ..data.files import only_run, written_whole
+from ..device import floats
 from ..errors import UserError
 
 with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
@@ -27,15 +28,20 @@ class Loop:
     samples/000500.png (the current picture) and checkpoint.h5 (all that --resume needs). `losses` is a list
     of dicts: [{"iteration": 1, "content": ..., "total": ...}, ...].
 
-    A subclass has `title`; iterate(batch), which returns {term: float, ..., "total": float}; sample(), the
-    current picture (H, W, 3); for the checkpoint arrays(), {group: {name: array}}, state(), a dict for JSON,
-    and restore(arrays, state); write_results() for other files; and results(), {name: path}, to be printed.
+    A subclass has `title`; iterate(batch), which returns {term: number, ..., "total": number}; check(terms,
+    iteration), which raises UserError for losses to stop at; sample(), the current picture (H, W, 3); for the
+    checkpoint arrays(), {group: {name: array}}, state(), a dict for JSON, and restore(arrays, state);
+    write_results() for other files; and results(), {name: path}, to be printed.
     """
 
     def __init__(self, settings):
         self.settings, self.out = settings, Path(settings.out)
         self.iteration, self.iterations, self.every = 0, settings.iterations, settings.every
         self.losses, self._stop = [], False
+        self.read_every, self._unread = (
+            1,
+            [],
+        )  # losses are read together, because a GPU has to finish its work
 
     @property
     def finished(self):
@@ -69,13 +75,29 @@ class Loop:
             while not self.finished and not self._stop:
                 terms = self.iterate(next(batches))
                 self.iteration += 1
-                self.losses.append({"iteration": self.iteration, **terms})
-                _append(path, self.losses[-1:])
-                text = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-                progress.set_postfix_str(text, refresh=False)
-                progress.update()
-                if self.iteration % self.every == 0 and not self.finished:
+                self._unread.append((self.iteration, terms))
+                due = self.iteration % self.every == 0
+                if due or len(self._unread) >= self.read_every:
+                    self._read_losses(path, progress)
+                if due and not self.finished:
                     self.save()
+            self._read_losses(path, progress)
+
+    def _read_losses(self, path, progress):
+        """Move the losses of the iterations since the last call to `losses` and to losses.csv."""
+        unread, self._unread = self._unread, []
+        values = floats({(k, name): number for k, terms in unread for name, number in terms.items()})
+        for iteration, terms in unread:
+            terms = {name: values[iteration, name] for name in terms}
+            self.check(terms, iteration)
+            self.losses.append({"iteration": iteration, **terms})
+            _append(path, self.losses[-1:])
+            text = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+            progress.set_postfix_str(text, refresh=False)
+            progress.update()
+
+    def check(self, terms, iteration):
+        pass
 
     def _ask_to_stop(self, signum, frame):
         if self._stop:
@@ -106,12 +128,12 @@ class Loop:
         self.iteration = state["iteration"]
         self.losses = _read(self.out / "losses.csv", self.iteration)
 
-    def diverged(self, what):
-        """The UserError for numbers that are not finite."""
+    def diverged(self, what, iteration=None):
+        """The UserError for numbers that are not finite, in this iteration unless another is given."""
         kept = self.out / "checkpoint.h5"
         left = f"{kept} holds the last good state" if kept.exists() else "nothing was saved"
         advice = f"Start again with lower loss weights or a lower rate (--lr {self.settings.lr / 4:g})"
-        return UserError(f"stopped at iteration {self.iteration + 1}: {what}; {left}. {advice}")
+        return UserError(f"stopped at iteration {iteration or self.iteration + 1}: {what}; {left}. {advice}")
 
 
 class _Lines:

@@ -30,7 +30,7 @@ class RunSettings(Settings):
     every: int = option(500, "steps between checkpoints, each with a plot and test images", least=1)
     seed: int = option(0, "of all random numbers", least=0)
     vgg: str | None = option(None, "another VGG-16 file in Keras's layout", metavar="FILE.h5")
-    device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
+    device: str = option("cpu", device.HELP)
 
     free = frozenset(("resume", "out", "every", "device", "vgg"))  # what may change on --resume
     content = ops = None

@@ -74,7 +74,7 @@ class StyleSettings(LossSettings, TrainingSettings):
     def _take_from_init(self):
         """Start from the shipped net unless the device or an option of the net says otherwise."""
         if self.init is None:
-            new = self.device == "cuda" or self.given & set(NET) or styles.GALLERY not in weights.shipped()
+            new = self.device != "cpu" or self.given & set(NET) or styles.GALLERY not in weights.shipped()
             self.init = "none" if new else styles.GALLERY
         if self.init != "none":
             self.start_from(styles.resolve(self.init)[0])
@@ -181,7 +181,7 @@ class StyleTask(TrainingTask):
         row, photos = batch
         photos = self.xp.asarray(photos)
         y = self.net.forward(photos, training=True, style=row if self.net.styles else None)
-        terms, dy = self.objectives[row](y, self.objectives[row].targets(photos))
+        terms, dy = self.objectives[row](y, self.objectives[row].targets(photos), read=False)
         self.net.backward(dy, need=("w",))
         return terms
 

@@ -112,11 +112,11 @@ class SuperResolutionTask(TrainingTask):
         return terms
 
     def objective(self, y, high, corner=(0, 0)):
-        """Return ({"feature", "pixel", "tv", "total": weighted float}, gradient with respect to y) for images
-        y and high, 0..255; with a weight for it also "grid"."""
+        """Return ({"feature", "pixel", "tv", "total": weighted number}, gradient with respect to y) for
+        images y and high, 0..255; with a weight for it also "grid"."""
         s, seen = self.settings, (slice(None), slice(corner[0], None), slice(corner[1], None))
         dy = self.xp.zeros_like(y)
-        terms, dy[seen] = self.features(y[seen], self.features.targets(high[seen]))
+        terms, dy[seen] = self.features(y[seen], self.features.targets(high[seen]), read=False)
         terms = {"feature": terms["content"], "pixel": 0.0, "tv": terms["tv"]}
         if s.pixel_weight:
             terms["pixel"], dpixel = pixel_loss(y, high, s.pixel_weight)

@@ -15,6 +15,8 @@ from ..settings import option
 from .loop import Loop
 from .run import RunSettings
 
+READ_EVERY = 10  # iterations on a GPU
+
 
 @dataclasses.dataclass(init=False)
 class TrainingSettings(RunSettings):
@@ -79,7 +81,7 @@ class TrainingTask(Loop):
 
     def __init__(self, settings, xp):
         super().__init__(settings)
-        self.xp = xp
+        self.xp, self.read_every = xp, 1 if xp is np else READ_EVERY
         self.dataset = photos.open_dataset(settings.content, side=2 * settings.image_size)
 
     def learn(self, net, rates=None):
@@ -100,11 +102,14 @@ class TrainingTask(Loop):
 
     def iterate(self, batch):
         s, terms = self.settings, self.step((self.choose(self.iteration), batch))
-        if not all(map(math.isfinite, terms.values())):
-            raise self.diverged(", ".join(f"{name} {value:g}" for name, value in terms.items()))
         self.adam.lr = learning_rate(self.iteration, s.iterations, s.lr, s.lr_rise, s.lr_fall)
         self.adam.step(self.net.gradients())
         return terms
+
+    def check(self, terms, iteration):
+        if not all(map(math.isfinite, terms.values())):
+            text = ", ".join(f"{name} {value:g}" for name, value in terms.items())
+            raise self.diverged(text, iteration)
 
     def inputs(self):
         """What must be unchanged on resume for the same numbers."""
