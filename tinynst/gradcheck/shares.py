@@ -168,12 +168,12 @@ def follows(values, at):
 def shares(f):
     """Does each element of the array, or of dy, count with a factor: 0 or 1, or one for each channel?"""
     if f.B is None:
-        return _shares(f.a[:, None], f.n[:, None], f.at, f.axes, f.shape, f.name)
-    of_dy = f.B.T, f.J.T, f.to, f.out, f.y.shape, "dy"
-    return _shares(f.B, f.J, f.at, f.axes, f.shape, f.name) or _shares(*of_dy)
+        return _shares(f.a[:, None], f.n[:, None], f.at, f.axes, f.name)
+    of_dy = f.B.T, f.J.T, f.to, f.out, "dy"
+    return _shares(f.B, f.J, f.at, f.axes, f.name) or _shares(*of_dy)
 
 
-def _shares(B, J, at, axes, shape, name):
+def _shares(B, J, at, axes, name):
     """The same question for the rows of two matrices, B given and J right."""
     full = np.max(abs(J), axis=1, initial=0) > (1e-3 if J.shape[1] == 1 else EXACT) * largest(J)
     factors = (B * J).sum(1) / np.where(full, (J * J).sum(1), 1)
@@ -184,10 +184,7 @@ def _shares(B, J, at, axes, shape, name):
     kept, lost, following = abs(factors - 1) < 1e-4, abs(factors) < 1e-6, follows(factors, at)
     if kept.all() or (following is None and of_dy):
         return None
-    near_border = kept.any() and edge(at, ~kept, shape, axes)
     if not np.all(kept | lost) or not kept.any():
-        if near_border:
-            return "border", f"the interior is exact, and {name} near the border is off by a factor"
         spread = f"{np.min(factors):.4g} to {np.max(factors):.4g}"
         letters = " and ".join(axes[k] for k in following or ())
         return following and ("scaled", f"{name} is off by a factor for each {letters}: {spread}")
@@ -204,8 +201,6 @@ def _shares(B, J, at, axes, shape, name):
             return sums, text
         which = ", ".join(map(str, np.unique(at[kept][:, 0])))
         return "partial-batch", f"only sample {which} of {every[0]} counts, exactly"
-    if near_border and not (of_dy and pixels and 2 * counted[pixels[0]] <= every[pixels[0]]):
-        return "border", f"the interior is exact, and {name} near the border is lost"
     return following and (sums if pixels else "missing-sum" if of_dy else "zero", text)
 
 
