@@ -6,7 +6,7 @@ import pytest
 import solutions as s
 
 from tinynst.errors import UserError
-from tinynst.gradcheck import check, grade, main
+from tinynst.gradcheck import check, grade, main, run
 from tinynst.gradcheck.grade import grades
 
 Y = "np.maximum(x, 0), x"
@@ -40,24 +40,24 @@ FORWARDS = [  # right solution, what is changed, into what, what is said
     (s.RELU, Y, "np.minimum(x, 0), x", "elements differ"),
     (s.RELU, Y, "np.maximum(x, 0)[0], x", "it has 3 axes in place of 4"),
     (s.RELU, Y, "np.maximum(x, 0).transpose(0, 3, 1, 2), x", "the sizes are right but not their order"),
-    (s.RELU, Y, "0 * x, x", "it is zero everywhere"),
+    (s.RELU, Y, "0 * x, x", "y is 0 everywhere"),
     (s.RELU, Y, "np.maximum(x, 0) / 0, x", "inf or nan: look for"),
     (s.RELU, Y, "np.maximum(x, 0) + 0.5, x", "every element is 0.5 too large"),
-    (s.RELU, Y, "np.maximum(x, 0)[:, ::-1], x", "the right y turned round along H"),
+    (s.RELU, Y, "np.maximum(x, 0)[:, ::-1], x", "the right y flipped along H"),
     (s.RELU, Y, "np.roll(np.maximum(x, 0), 1, axis=2), x", "the right y moved by 1 along W"),
     (s.RELU, Y, "np.maximum(x, np.array([0, -9, 0])[:, None, None, None]), x", "in image 0, 2, wrong"),
     (s.RELU, Y, "np.maximum(x, np.array([0, -9])), x", "right in channel 0, wrong in channel 1"),
-    (s.RELU, Y, "np.pad(np.maximum(x, 0)[:, 1:-1, 1:-1], [(0, 0), (1, 1), (1, 1), (0, 0)]), x", "near the"),
+    (s.RELU, Y, "np.pad(np.maximum(x, 0)[:, 1:-1, 1:-1], ((0,0), (1,1), (1,1), (0,0))), x", "wrong near the"),
     (s.RELU, Y, "np.maximum(x, 0).astype(np.float32), x", "float32's digits"),
     (s.TANH, "scale * t,", "t,", "is 0.00666667 times"),
-    (s.CONV, "@ w[i, j]\n", "@ w[-1 - i, -1 - j]\n", "with w turned round along KH and KW"),
+    (s.CONV, "@ w[i, j]\n", "@ w[-1 - i, -1 - j]\n", "with w flipped along KH and KW"),
     (s.CONV, " + (0 if b is None else b)", "", "comes out without b"),
     (s.CONV, "- kh) // stride + 1", "- kh) // stride", "H is 1 too small"),
     (s.INSTANCE_NORM, "gamma * xhat + beta", "xhat + beta", "without gamma"),
     (s.BATCH_NORM, "if training:\n        mean", "if True:\n        mean", "with training=True"),
     (s.BATCH_NORM, ", ddof=1", "", "running_var after the forward[0] is"),
     (s.BATCH_NORM, "running_mean += momentum * (mean - running_mean)", "pass", "stays as it was"),
-    (s.PAD, '"reflect"', '"symmetric"', "only pixels near the border are wrong"),
+    (s.PAD, '"reflect"', '"symmetric"', "exact in the interior and wrong near the border"),
     (s.GRAM, "@ p / (c * h * w)", "@ p / (h * w)", "2 is 2 or C"),
     (s.TV, " + (across**2).sum()", "", "value is "),
     (s.STYLE, "@ p / (c * h * w)", "@ p", "value is "),
@@ -158,7 +158,7 @@ def test_functions_from_a_notebook_cell_are_graded():
         (s.changed(s.TV, "return 0.5", "return np.nan * 0.5"), "inf or nan"),
         (s.changed(s.TV, "dy / n", "None"), "tv_loss's gradient is of type NoneType"),
         ("class Adam:\n    pass\n", "Adam() takes no arguments"),
-        (s.changed(s.RESIDUAL, "return dx", "return 'dx'"), "Residual.backward's dx is of type str"),
+        (s.changed(s.RESIDUAL, "return dx", "return 'dx'"), "Residual.backward's result 0 is of type str"),
         (s.changed(s.RELU, DX, "raise NotImplementedError"), "relu_backward: not yet written"),
         (s.changed(s.ADAM, "self.t += 1", "raise NotImplementedError"), "Adam.step: not yet written"),
     ],
@@ -177,7 +177,7 @@ def test_a_learners_error_is_reported_and_the_status_is_1(tmp_path, capsys, text
     ],
 )
 def test_an_endless_loop_is_stopped_and_its_line_named(tmp_path, capsys, monkeypatch, loop):
-    monkeypatch.setattr(grade, "LIMIT", 0.5)
+    monkeypatch.setattr(run, "LIMIT", 0.5)
     start = time.monotonic()
     assert main([learner(tmp_path, s.changed(s.RELU, DX, loop))]) == 1
     assert "relu_backward has run for 0.5 s on a 5x7 image, at line " in capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_an_endless_loop_is_stopped_and_its_line_named(tmp_path, capsys, monkeyp
 
 
 def test_a_slow_answer_says_that_it_is_still_checked(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(grade, "PATIENCE", 0.02)
+    monkeypatch.setattr(run, "PATIENCE", 0.02)
     assert main([learner(tmp_path, s.RELU)]) == 0
     assert "relu (x 3x5x7x2): still checking" in capsys.readouterr().err
 

@@ -17,7 +17,6 @@ def label(bug):
 
 
 UNNAMED = {  # caught, but the cause that is named is less specific
-    "upsample_nearest-dx-transposed-n, s, h, s, w, c).sum(axis=(1,",
     "block-dx-shifted-@ w.T + np.roll(dy, 1, 1)",
     "block-dx-transposed-dhidden @ w + dy",
     "block-dx-wrong-mask-(dy @ u.T)",

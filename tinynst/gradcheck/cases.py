@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers, losses, ops
-from ..device import asarray
+from ..device import array_module, asarray
 from ..networks import style_net, super_resolution_net
 from ..networks.vgg import LAYERS, VGG16
 from .compare import gradcheck
@@ -70,6 +70,7 @@ LOSSES = {  # the gradient is that with respect to the first array
     "tv_loss": [({"y": IMAGE}, {})],
     "style_loss": [({"f": IMAGE, "target_gram": (2, 2)}, {}), ({"f": IMAGE, "target_gram": (3, 2, 2)}, {})],
 }
+RESIDUAL = [({"x": IMAGE}, {"pad": 1, "crop": 0}), ({"x": IMAGE}, {"pad": 0, "crop": 2})]
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,28 @@ def _objective(rng, xp):
     return {"forward": loss, "inputs": (y,)}
 
 
-def residual_parts(xp, pad=0):
-    """The layers of a small residual block, in float64."""
-    parts = {"rng": np.random.default_rng(0), "xp": xp, "dtype": np.float64}
+def residual_parts(xp, pad=0, dtype=np.float64):
+    """The layers of a small residual block."""
+    parts = {"rng": np.random.default_rng(0), "xp": xp, "dtype": dtype}
     conv1, conv2 = (layers.Conv(2, 2, 3, pad=pad, **parts) for _ in range(2))
-    norm = layers.InstanceNorm(2, relu=True, xp=xp, dtype=np.float64)
+    norm = layers.InstanceNorm(2, relu=True, xp=xp, dtype=dtype)
     return {"conv1": conv1, "norm": norm, "conv2": conv2}
+
+
+def residual_pair(kind):
+    """A class like layers.Residual as forward(x, pad, crop) and backward(dy, cache)."""
+
+    def forward(x, pad, crop):
+        block = kind(residual_parts(array_module(x), pad, x.dtype), crop)
+        return block.forward(x, True), (x, pad, crop)
+
+    def backward(dy, cache):
+        x, pad, crop = cache
+        block = kind(residual_parts(array_module(x), pad, x.dtype), crop)
+        block.forward(x, True)  # a layer's backward uses up what its forward kept
+        return block.backward(dy)
+
+    return forward, backward
 
 
 def _operations():

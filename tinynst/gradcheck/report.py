@@ -12,6 +12,27 @@ import numpy as np
 WIDTH = 100
 SHADES = "·░▒▓█"  # exact, then four steps up to the largest error
 VERDICTS = {True: "ok", False: "FAIL", None: "INCONCLUSIVE"}
+HINTS = {
+    "scaled": "Look for a factor that is missing or there twice: a mean for a sum, a 2, a sign, gamma, std.",
+    "transposed": "Look for a missing .T, for axes in another order, or for reshape in place of transpose.",
+    "flipped": "Remove or add a [::-1]: backward uses each tap of the kernel where forward used it.",
+    "swapped-gradients": "Return the gradients in the order of forward's arguments.",
+    "missing-sum": "Each use of the number sends a gradient back: add up over all of them (check axis=).",
+    "partial-batch": "Add up over the whole batch: += in a loop over N, or N among the axes of the sum.",
+    "overwritten": "Where several gradients meet they add up: += in place of =.",
+    "border": "Look at the padding, at the first and last index of a slice, and at what is cropped.",
+    "shifted": "Compare each slice's start with forward's: what forward read from, backward writes to.",
+    "missing-term": "Write the derivative term by term: each path from the input to y gives one.",
+    "wrong-mask": "dy goes back where forward let x through: 0 at exactly 0, one of several equal largest.",
+    "running-statistics": "In training the batch's own mean and std count; the running ones are for later.",
+    "stale-cache": "Take everything from `cache`, and nothing from an earlier call or a global variable.",
+    "changed-input": "Work on a copy: others still need the array (x = x * mask in place of x *= mask).",
+    "wrong-shape": "A gradient has its input's shape: sum over broadcast axes, crop what was padded.",
+    "not-finite": "Look for a division by 0, log or sqrt of 0, and for np.empty that is not filled.",
+    "zero": "Is it computed, and is it what is returned in this place?",
+    "noise": "Make new arrays in x's dtype: np.zeros(shape, x.dtype), np.zeros_like(x).",
+    "unknown": "Check one small case by hand, for example a single pixel and a single channel.",
+}
 
 
 @dataclass
@@ -22,6 +43,9 @@ class Diagnosis:
     gradient: str
     evidence: str
     hint: str = ""
+
+    def __post_init__(self):
+        self.hint = self.hint or HINTS[self.cause]
 
 
 @dataclass
