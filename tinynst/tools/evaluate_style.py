@@ -179,9 +179,8 @@ def _same_curves(report, settings):
         raise UserError(f"--curves {report}: there is no curves.csv in this folder")
     before = json.loads((Path(report) / "settings.json").read_text(encoding="utf-8"))
     if before["size"] != settings["size"] or before["evaluations"] < settings["evaluations"]:
-        raise UserError(
-            f"--curves {report} has size {before['size']} and {before['evaluations']} evaluations"
-        )
+        other = f"{before['evaluations']} evaluations at {before['size']} pixels"
+        raise UserError(f"--curves {report} has {other}: too few, or of another size")
     same = [name for name, goal in settings["styles"].items() if before["styles"].get(name) == goal]
     rows = [row for row in read_csv(Path(report) / "curves.csv", TEXT) if row["style_name"] in same]
     rows = [row for row in rows if row["evaluation"] <= settings["evaluations"]]
