@@ -16,7 +16,7 @@ import tinynst
 from tinynst import layers, losses, ops, optim, swap
 from tinynst.data import images, weights
 from tinynst.errors import UserError
-from tinynst.gradcheck import grade
+from tinynst.gradcheck import run as bounded
 from tinynst.networks import VGG16, style_net
 from tinynst.samples import PHOTOS, STYLES
 from tinynst.training import task
@@ -170,7 +170,7 @@ KINDS = {  # the exercise, its text, what is said
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_said_of_code_that_is_not_as_it_should_be(kind, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(grade, "LIMIT", 2)
+    monkeypatch.setattr(bounded, "LIMIT", 2)
     name, text, said = KINDS[kind]
     (tmp_path / f"{name}.py").write_text(text)
     try:
