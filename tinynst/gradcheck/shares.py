@@ -147,7 +147,20 @@ def edge(at, wrong, shape, axes):
     return False
 
 
+def overwritten_inside(f):
+    """Is some dy inside of the picture without effect, because the next at the same place replaces it? Near
+    a border, where reflection lets gradients meet, `=` in place of `+=` looks like a slip at the border."""
+    arrives = abs(f.B).any(0)
+    for k in range(f.to.shape[1]):
+        lost = np.setdiff1d(f.to[:, k], f.to[arrives, k])
+        if lost.size and arrives.any() and f.to[arrives, k].min() < lost.max() < f.to[arrives, k].max():
+            found = shares(f)
+            return found if found and found[0] == "overwritten" else None
+
+
 def border(f):
+    if f.B is not None and (found := overwritten_inside(f)):
+        return found
     wrong = abs(f.a - f.n) > 2 * EXACT * largest(f.n)
     if len(f.shape) > 1 and edge(f.at, wrong, f.shape, f.axes):
         return "border", f"{f.name} is exact in the interior and wrong near the border"
