@@ -302,7 +302,7 @@ def test_the_nearest_row_is_the_one_with_the_lowest_loss():
         ("--style-weights 1 2 3", "one for each of 4 layers"),
         ("--content-weights nan", "--content-weights"),
         ("--content-weights 0 --style-weights 0 --tv-weight 0", "all loss weights are zero"),
-        ("--image-size 8", "--image-size is 8; it should be at least 32"),
+        ("--image-size 8", "--image-size is 8; it should be between 32 and 16384"),
         ("--iterations 0", "--iterations is 0"),
         ("--lr -1", "--lr is -1;"),
         ("--lr-fall 1.5", "between 0 and 1"),

@@ -155,7 +155,7 @@ def test_init_starts_a_feature_net_from_a_pixel_net(pixel, tmp_path):
     [
         ("--content nowhere", "nowhere"),
         ("--factor 8 --image-size 100", "--image-size is 100; it should be a multiple of --factor 8"),
-        ("--image-size 16", "--image-size is 16; it should be at least 32"),
+        ("--image-size 16", "--image-size is 16; it should be between 32 and 16384"),
         ("--feature-layers relu9_9", "no layer 'relu9_9'; choose from relu1_1"),
         ("--feature-layers relu1_1 relu1_1", "names a layer twice"),
         ("--loss pixel --feature-layers relu1_1", "--feature-layers belongs to --loss feature"),

@@ -17,7 +17,7 @@ def main(arguments=None):
     modes = parser.add_subparsers(dest="mode", required=True, metavar=" | ".join(MODES))
     for mode, text in MODES.items():
         OptimizeSettings.add_options(modes.add_parser(mode, help=text), OptimizeSettings.options(mode))
-    return 0 if optimize(OptimizeSettings(**vars(parser.parse_args(arguments)))).finished else 130
+    return optimize(OptimizeSettings(**vars(parser.parse_args(arguments)))).status
 
 
 if __name__ == "__main__":

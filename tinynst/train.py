@@ -17,7 +17,7 @@ def main(arguments=None):
     """The command `tinynst train`."""
     parser = Parser(prog="tinynst train", description=ABOUT)
     StyleSettings.add_options(parser)
-    return 0 if train(StyleSettings(**vars(parser.parse_args(arguments)))).finished else 130
+    return train(StyleSettings(**vars(parser.parse_args(arguments)))).status
 
 
 make_callable(__name__, train)  # `from tinynst import train; train(StyleSettings(...))`

@@ -12,7 +12,7 @@ def main(arguments=None):
     """The command `tinynst train_superres`."""
     parser = Parser(prog="tinynst train_superres", description=ABOUT)
     SuperResSettings.add_options(parser)
-    return 0 if train_superres(SuperResSettings(**vars(parser.parse_args(arguments)))).finished else 130
+    return train_superres(SuperResSettings(**vars(parser.parse_args(arguments)))).status
 
 
 make_callable(

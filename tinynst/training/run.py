@@ -11,6 +11,7 @@ from ..data.styles import layer_weights
 from ..errors import UserError
 from ..networks.vgg import STYLE_LAYERS
 from ..settings import Settings, flag, option
+from .loop import UNFIT
 
 SMALLEST = 16  # pixels of a painting's shorter side
 
@@ -121,7 +122,13 @@ def carry_out(task_class, settings):
     """Carry out a run and return it when it has ended. `task_class` is a subclass of Loop that is built from
     (settings, xp, arrays, state), the last two from the checkpoint or None and {}."""
     s, arrays, state = begin(settings)
-    task = task_class(s, device.select(s.device), arrays, state)
+    xp = device.select(s.device)
+    try:
+        task = task_class(s, xp, arrays, state)
+    except UNFIT as error:
+        if not arrays:
+            raise
+        raise UserError(f"the checkpoint in {s.out} is damaged: {error!r}") from error
     if arrays:
         task.resume(arrays, state)
     print(f"{task.title}, {task.iterations} iterations; results in {task.out}")
