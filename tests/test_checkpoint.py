@@ -1,13 +1,10 @@
-import json
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pytest
 
 from tinynst.data import checkpoint
-from tinynst.errors import UserError
 
 
 def example(seed=0):
@@ -54,57 +51,16 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 def test_a_full_disk_is_an_error_and_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.h5"
-    checkpoint.save(path, {"net": {"a": np.ones(3)}}, {"iteration": 1})
+    checkpoint.save(path, {"net": {"a": np.ones(3)}}, {"iteration": 1, "settings": {}})
     code = """if True:
         import resource, sys, numpy as np; from tinynst.data import checkpoint
         resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
-        try: checkpoint.save(sys.argv[1], {'net': {'a': np.ones(100000)}}, {'iteration': 2})
+        try: checkpoint.save(sys.argv[1], {'net': {'a': np.ones(100000)}}, {'iteration': 2, 'settings': {}})
         except OSError as error: sys.exit('refused: ' + str(error))"""
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("refused:"), (done.returncode, done.stderr)
-    assert checkpoint.load(path)[1] == {"iteration": 1}
+    assert done.returncode == 1 and done.stderr.startswith("refused:") and "checkpoint.h5" in done.stderr, (
+        done.returncode,
+        done.stderr,
+    )
+    assert checkpoint.load(path)[1]["iteration"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.h5"]
-
-
-def message_of(path):
-    with pytest.raises(UserError) as error:
-        checkpoint.load(path)
-    message = str(error.value)
-    assert str(path) in message and "\n" not in message
-    return message
-
-
-def test_what_is_no_checkpoint_is_named(tmp_path):
-    assert "does not exist" in message_of(tmp_path / "none.h5")
-    assert "is a folder" in message_of(tmp_path)
-    for name, content in (("text.h5", b"hello"), ("empty.h5", b"")):
-        (tmp_path / name).write_bytes(content)
-        assert "not an HDF5 file" in message_of(tmp_path / name)
-    with h5py.File(tmp_path / "foreign.h5", "w") as file:
-        file["data"] = np.zeros(3)
-    assert "some other program" in message_of(tmp_path / "foreign.h5")
-
-
-def test_truncated(tmp_path):
-    whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
-    checkpoint.save(whole, *example())
-    content = whole.read_bytes()
-    for part in (0.2, 0.5, 0.9, 0.999):
-        cut.write_bytes(content[: int(part * len(content))])
-        assert "cut short" in message_of(cut) and "without --resume" in message_of(cut)
-
-
-@pytest.mark.parametrize("damage", ["state", "arrays", "json", "version", "newer"])
-def test_damaged_inside(tmp_path, damage):
-    path = tmp_path / "run.h5"
-    checkpoint.save(path, *example())
-    with h5py.File(path, "a") as file:
-        if damage == "newer":
-            file.attrs["version"] = checkpoint.VERSION + 1
-        elif damage == "version":
-            del file.attrs["version"]
-        else:
-            del file["state" if damage == "json" else damage]
-        if damage == "json":
-            file["state"] = json.dumps({"iteration": 3})[:-2]
-    assert ("install a newer tinynst" if damage == "newer" else "is damaged") in message_of(path)

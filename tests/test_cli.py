@@ -30,9 +30,9 @@ def raising(error):
     ("error", "code", "message"),
     [
         (
-            cli.UserError("no style 'wave';\n  choose from  waves, candy"),
+            cli.UserError("a\n\x1b[2J\udcff.png: no such file"),  # what a file's name can hold
             2,
-            "no style 'wave'; choose from waves, candy",
+            r"a\n\x1b[2J\udcff.png: no such file",
         ),
         (DeviceError("no GPU"), 2, "no GPU"),
         (FileNotFoundError("no wave.jpg"), 2, "no wave.jpg"),
@@ -43,6 +43,33 @@ def raising(error):
 def test_an_error_of_the_user_is_one_line(capsys, error, code, message):
     assert status(cli.run, raising(error), "stylize", []) == code
     assert capsys.readouterr() == ("", f"tinynst stylize: {message}\n")
+
+
+CODE = """if True:
+    import sys; from tinynst import cli
+    def command(arguments):
+        for k in range(20000):
+            print("line", k, "\\x1b[2J"); print("error", k, file=sys.stderr)
+        open(arguments[0], "w").write("done")
+    cli.run(command, "train", sys.argv[1:])"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "lines"),
+    [
+        ("{} | head -1", 0, [r"line 0 \x1b[2J"]),
+        ("{} 2>&1 | head -1", 0, None),
+        ("{} >&-", 0, []),
+        ("{} >&- 2>&-", 0, []),
+        ("{} >/dev/full", 2, []),
+    ],
+)
+def test_the_work_goes_on_when_nobody_reads_what_is_printed(tmp_path, shell, status, lines):
+    call = shell.format(f"{sys.executable} -c '{CODE}' {tmp_path}/result")
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", call], capture_output=True, text=True)
+    assert done.returncode == status and lines in (None, done.stdout.splitlines())
+    assert (tmp_path / "result").read_text() == "done" and "Traceback" not in done.stderr
+    assert status == 0 or done.stderr.endswith("tinynst train: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), RuntimeError("ours")])
@@ -60,6 +87,7 @@ def test_status_of_a_command(returned, code):
 class Paint(Settings):
     images: list[str] = option(None, "photos", flags=("images",))
     strength: float = option(0.75, "of the brush", least=0, most=1)
+    side: int = option(3, "of the picture")
     color: str = option("red", "of the paint", choices=("red", "blue"))
 
 
@@ -67,7 +95,9 @@ def paint(*arguments):
     return Paint.parse(arguments, "paint", "Paint.")
 
 
-@pytest.mark.parametrize("wrong", [["--strenth", "1"], ["--strength", "much"], ["--color", "green"], []])
+@pytest.mark.parametrize(
+    "wrong", [["--strenth", "1"], ["--strength", "much"], ["--color", "green"], ["--side", "9" * 20], []]
+)
 def test_a_wrong_option_is_one_line_and_status_2(capsys, wrong):
     assert status(paint, *["a.jpg"] * bool(wrong), *wrong) == 2
     out, err = capsys.readouterr()
@@ -82,7 +112,7 @@ def test_options_of_settings_their_defaults_and_which_were_given(capsys):
     out = capsys.readouterr().out
     assert "of the brush (default: 0.75)" in out and "of the paint (default: red)" in out
     s = paint("a.jpg", "b.jpg", "--strength", "0.75")
-    assert s.to_dict() == {"images": ["a.jpg", "b.jpg"], "strength": 0.75, "color": "red"}
+    assert s.to_dict() == {"images": ["a.jpg", "b.jpg"], "strength": 0.75, "side": 3, "color": "red"}
     assert s.given == {"images", "strength"}  # named, though it is the default
     for wrong, message in (
         (["--strength", "2"], "--strength is 2; it should be between 0 and 1"),

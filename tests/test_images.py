@@ -1,17 +1,24 @@
 """Images: every kind of file comes in as RGB 0..255; every mistake is one line that names the file."""
 
+import importlib
 import io
+import os
+import shutil
+import socket
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
+import fuzz
 import numpy as np
 import pytest
 from PIL import Image
 
-from tinynst.data import images
+from tinynst.data import images, weights
 from tinynst.errors import UserError
 from tinynst.tools.show import show
+from tinynst.training import loop
 
 
 def picture(height=24, width=32, seed=0):
@@ -171,11 +178,16 @@ HUGE = (b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
 ZERO = b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x2c" + bytes(9) + b"\x02\x00;"
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("missing.jpg", None, "no such file"),
         (".", None, "folder"),
+        ("/dev/zero", None, "a pipe, a socket or a device"),
+        ("postscript.jpg", EPS, "no image that can be read"),  # Pillow would start Ghostscript
         ("empty.jpg", b"", "an empty file"),
         ("text.jpg", b"no image at all\n" * 100, "no image that can be read"),
         ("cut.jpg", half("JPEG"), "damaged or cut short"),
@@ -195,9 +207,53 @@ def test_unreadable_files_are_named_in_one_line(tmp_path, name, content, reason,
     assert message.startswith(f"{path}: ") and reason in message and "\n" not in message
 
 
-def test_large_but_honest_image_does_not_warn(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # 24x32 is more than this and less than twice
-    assert images.load(stored(tmp_path / "a.png", picture())).shape == (24, 32, 3)
+@pytest.mark.parametrize("command", ["stylize", "superres", "dataset", "train"])
+def test_what_cannot_be_read_in_a_folder_is_passed_over(tmp_path, monkeypatch, command):
+    """Reported on a line each, and the exit status is 1, by every command; a pipe would never end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "VGG16_CHANNELS", weights.VGG16_CHANNELS)
+    monkeypatch.setattr(loop, "_plot", lambda path, losses, title: None)
+    fuzz.prepare()
+    good, bad = picture(40, 40), (r"fifo\n.png", "socket.png", "broken.png", "eps.png", r"\x1b[2J.png")
+    for name in ("a.png", "b.png"):
+        stored(tmp_path / "photos" / name, good)
+    os.mkfifo("photos/fifo\n.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("photos/socket.png")
+    os.symlink("nowhere", "photos/broken.png")
+    for name in ("eps.png", "\x1b[2J.png"):
+        Path("photos", name).write_bytes(EPS)
+    words = {
+        "stylize": "photos -o out --style style.h5",
+        "superres": "photos -o out --weights superres.h5 --factor 2",
+        "dataset": "photos out.h5",
+        "train": "--content photos --init none --width 2 --image-size 32 --iterations 4 --batch 2 --out out "
+        "--samples photo.png --style photo.png --content-layers relu1_1 --style-layers relu1_1",
+    }[command]
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    shutil.copy("vgg.h5", "vgg16.h5")
+    main = importlib.import_module(f"tinynst.{command}").main
+    status, _, err = fuzz.command(main, command, *words.split())
+    assert status == 1, err
+    for name in bad:
+        assert sum(name in line for line in err.splitlines()) == 1, err
+    results = {
+        "stylize": "out/a.png",
+        "superres": "out/b.png",
+        "dataset": "out.h5",
+        "train": "out/weights.h5",
+    }
+    assert Path(results[command]).stat().st_size > 0
+
+
+def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path, monkeypatch):
+    path = stored(tmp_path / "a.png", picture())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 32)
+    assert images.load(path).shape == (24, 32, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 32 - 1)
+    monkeypatch.setattr(images, "_upright", lambda image: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="TINYNST_MAX_PIXELS"):
+        images.load(path)
 
 
 @pytest.mark.parametrize("name", ["a.PNG", "a.tif", "a.bmp"])
@@ -316,6 +372,10 @@ def test_a_path_a_pillow_image_and_an_array_are_one_image(tmp_path, xp):
     for given in (path, str(path), Image.open(path), picture(), xp.asarray(picture().astype(np.float32))):
         assert np.array_equal(images.to_array(given), picture())
     assert (images.to_array(Image.fromarray(RGBA))[0] == [[255] * 3, [200, 0, 0], [244, 204, 204]]).all()
+    odd = (np.full((2, 3, 3), number) for number in (np.nan, -np.inf, 1j, "1", None))
+    for wrong in (*odd, picture()[0], picture()[:, :0]):
+        with pytest.raises(ValueError, match="it should be numbers"):
+            images.to_array(wrong)
 
 
 def test_show_draws_side_by_side(tmp_path):

@@ -76,7 +76,7 @@ MISTAKES = {
         ("--style-weights 1 2 3", "one for each of 4 layers"),
         ("--content-weights nan", "--content-weights"),
         ("--content-weights 0 --style-weights 0 --tv-weight 0", "all loss weights are zero"),
-        ("--image-size 8", "--image-size is 8; it should be at least 32"),
+        ("--image-size 8", "--image-size is 8; it should be between 32 and 16384"),
         ("--iterations 0", "--iterations is 0"),
         ("--lr -1", "--lr is -1;"),
         ("--lr-fall 1.5", "between 0 and 1"),
@@ -95,7 +95,7 @@ MISTAKES = {
     "train_superres": [
         ("--content nowhere", "nowhere"),
         ("--factor 8 --image-size 100", "--image-size is 100; it should be a multiple of --factor 8"),
-        ("--image-size 16", "--image-size is 16; it should be at least 32"),
+        ("--image-size 16", "--image-size is 16; it should be between 32 and 16384"),
         ("--feature-layers relu9_9", "no layer 'relu9_9'; choose from relu1_1"),
         ("--feature-layers relu1_1 relu1_1", "names a layer twice"),
         ("--loss pixel --feature-layers relu1_1", "--feature-layers belongs to --loss feature"),

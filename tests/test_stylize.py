@@ -97,12 +97,12 @@ WRONG_SHAPE = {"conv2.w": np.ones((3, 3, 2, 5))}
     ("settings", "arrays", "message"),
     [
         ({"norm": "instance"}, {}, "does not record all of its net's settings (norm, upsample, width)"),
-        ("instance", {}, "does not record all of its net's settings"),
+        (None, {}, "does not record all of its net's settings"),
         (SETTINGS | {"norm": "layer"}, {}, "norm is 'layer'; choose from instance, batch"),
-        (SETTINGS | {"norm": ["batch"]}, {}, "does not make a style net"),
+        (SETTINGS | {"norm": ["batch"]}, {}, "about.settings.norm is ['batch']; it should be of type str"),
         (SETTINGS, {"conv2.w": None}, "'conv2.w' is only in one of the two"),
         (SETTINGS, WRONG_SHAPE, "conv2.w has shape (3, 3, 2, 5) there, (3, 3, 2, 4) here"),
-        (SETTINGS, {"out.b": np.array([0, np.nan, 0])}, "numbers that are not finite"),
+        (SETTINGS, {"out.b": np.array([0, np.nan, 0])}, "arrays/out.b is an array with the number nan"),
     ],
 )
 def test_wrong_style_files(tmp_path, settings, arrays, message):

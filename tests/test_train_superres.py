@@ -142,8 +142,12 @@ def test_init_starts_a_feature_net_from_a_pixel_net(pixel, tmp_path):
     settings = SMALL | {"loss": "feature", "init": pixel / "weights.h5", "lr": 0, "iterations": 1}
     run = train_superres(SuperResSettings(**settings, out=tmp_path / "feature"))
     assert same(net_of(run.out), net_of(pixel))  # a rate of zero moves nothing
-    with pytest.raises(UserError, match="does not fit --factor, --norm, --upsample and --width"):
-        train_superres(SuperResSettings(**settings | {"width": 3}, out=tmp_path / "other"))
+    for change, message in (
+        ({"width": 3}, "does not fit --factor, --norm, --upsample and --width"),
+        ({"init": "starry_night_single"}, "holds style weights, not superres weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train_superres(SuperResSettings(**settings | change, out=tmp_path / "other"))
 
 
 def test_a_whole_run_on_the_stand_in_for_cupy_agrees_with_numpy(strict, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -79,9 +80,13 @@ class LineTask(TrainingTask):
         return {}, None
 
 
+class NoPhotos(tuple):
+    skipped = 0
+
+
 @pytest.fixture(autouse=True)
 def no_photos(monkeypatch):
-    monkeypatch.setattr(training.photos, "open_dataset", lambda path, side: ())
+    monkeypatch.setattr(training.photos, "open_dataset", lambda path, side: NoPhotos())
 
 
 @pytest.fixture
@@ -129,6 +134,28 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(tmp_path, no_plot):
     second = train(tmp_path / "parts", 50, resume=True)
     assert second.finished and second.seen == list(range(23, 50))
     assert same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("when", [13, 30])
+def test_the_folder_is_removed_during_the_run(tmp_path, no_plot, monkeypatch, when):
+    """In a step, or while the end is saved: all losses and the net are saved again, and the status is 1."""
+    train(tmp_path / "whole", 30)
+    task, save = LineTask(tmp_path / "run", 30), images.save
+
+    def saved(path, picture):
+        save(path, picture)
+        if task.iteration == when and not task.lost:
+            shutil.rmtree(tmp_path / "run")
+
+    def chosen(k):
+        if k == when:
+            shutil.rmtree(tmp_path / "run")
+        return k
+
+    monkeypatch.setattr(images, "save", saved)
+    task.choose = chosen
+    task.run()
+    assert task.lost and task.status == 1 and same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(tmp_path, no_plot):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .cli import Parser, run
 from .data.photos import pack
+from .errors import printable
 
 
 def main(arguments=None):
@@ -19,7 +20,8 @@ def main(arguments=None):
     s = parser.parse_args(arguments)
     packed, skipped = pack(s.folder, s.out, s.side)
     size = Path(s.out).stat().st_size / 1e6
-    print(f"{s.out}: {packed} photos packed, {skipped} skipped, {size:.1f} MB")
+    print(f"{printable(s.out)}: {packed} photos packed, {skipped} skipped, {size:.1f} MB")
+    return 1 if skipped else 0
 
 
 if __name__ == "__main__":

@@ -75,7 +75,10 @@ class Layer:
 
 
 def _uniform(rng, shape, fan_in, xp, dtype):
-    """Initial weights, uniform in +-1/sqrt(fan_in), as in the official code (Torch's default)."""
+    """Initial weights, uniform in +-1/sqrt(fan_in), as in the official code (Torch's default). Without `rng`
+    zeros, for weights that will be loaded."""
+    if rng is None:
+        return xp.zeros(shape, dtype)
     return xp.asarray(rng.uniform(-1, 1, shape).astype(dtype) / np.sqrt(fan_in).astype(dtype))
 
 

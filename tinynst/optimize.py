@@ -10,7 +10,7 @@ from noise."""
 
 def main(arguments=None):
     """The command `tinynst optimize`."""
-    return 0 if optimize(OptimizeSettings.parse(arguments, "optimize", ABOUT)).finished else 130
+    return optimize(OptimizeSettings.parse(arguments, "optimize", ABOUT)).status
 
 
 if __name__ == "__main__":

@@ -115,6 +115,6 @@ def _converted(field, value):
         for each, result in zip(values, converted, strict=True):
             if kind is not str and result != each and each == each:  # NaN: see check_bounds
                 raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{flag(field.name)} is {value!r}; it should be of type {kind.__name__}") from None
     return converted if several else converted[0]

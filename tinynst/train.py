@@ -15,7 +15,7 @@ and a painting that ship, about two minutes."""
 
 def main(arguments=None):
     """The command `tinynst train`."""
-    return 0 if train(StyleSettings.parse(arguments, "train", ABOUT)).finished else 130
+    return train(StyleSettings.parse(arguments, "train", ABOUT)).status
 
 
 make_callable(__name__, train)  # `from tinynst import train; train(StyleSettings(...))`

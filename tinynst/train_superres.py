@@ -10,7 +10,7 @@ photos that ship, about two minutes on two cores."""
 
 def main(arguments=None):
     """The command `tinynst train_superres`."""
-    return 0 if train_superres(SuperResSettings.parse(arguments, "train_superres", ABOUT)).finished else 130
+    return train_superres(SuperResSettings.parse(arguments, "train_superres", ABOUT)).status
 
 
 make_callable(__name__, train_superres)  # `from tinynst import train_superres; train_superres(...)`

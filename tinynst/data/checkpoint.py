@@ -2,9 +2,10 @@
 
 import json
 
-from .hdf5 import check_header, create_hdf5, open_hdf5, read_arrays, write_arrays
+from .hdf5 import create_hdf5, open_hdf5, write_arrays
 
 FORMAT, VERSION = "tinynst checkpoint", 1
+STATE = {"iteration": int, "settings": dict}
 _EXPECTED = "a checkpoint that a run of tinynst wrote; without --resume the run starts anew"
 
 
@@ -32,6 +33,7 @@ def load(path):
     Raises UserError for a file that is missing, cut short, damaged, not a checkpoint, or of a newer version.
     """
     with open_hdf5(path, _EXPECTED) as file:
-        check_header(file, path, FORMAT, VERSION, _EXPECTED)
-        arrays = {group: read_arrays(named) for group, named in file["arrays"].items()}
-        return arrays, json.loads(file["state"][()])
+        file.check_header(FORMAT, VERSION)
+        names = {group: file.names(f"arrays/{group}") for group in file.names("arrays")}
+        arrays = {g: {n: file.array(f"arrays/{g}/{n}", "numbers") for n in names[g]} for g in names}
+        return arrays, file.json("state", STATE)

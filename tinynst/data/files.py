@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from ..errors import UserError
@@ -12,12 +13,27 @@ except ImportError:  # Windows
     fcntl = None
 
 
+def check_input(path, expected=""):
+    """Raise UserError unless `path` is a regular file: opening a pipe would wait for a program that writes
+    into it, and a device may never end. expected: the end of the message."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return
+        problem = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+    except FileNotFoundError:
+        problem = "a link to nothing" if os.path.islink(path) else "no such file"
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        problem = getattr(error, "strerror", error)
+    raise UserError(f"{path}: {problem}{expected}")
+
+
 @contextlib.contextmanager
 def written_whole(path):
     """Yield a temporary path next to `path`; when the block succeeds, the file made there replaces `path`.
 
     The temporary name keeps the suffix, because Pillow and h5py read the format from it, and contains the
-    process id, so two programs do not collide.
+    process id, so two programs do not collide. An OSError ("no space left") names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +43,9 @@ def written_whole(path):
         with open(temporary, "r+b") as file:  # Windows can only flush a file that is open for writing
             os.fsync(file.fileno())  # flush before renaming: a power cut leaves the old file or the new one
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,8 +81,9 @@ def check_file(path, suffixes=(), sources=()):
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: the name of this file must end in {', '.join(suffixes)}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise UserError(f"{path} is {what}; give the name of a file")
     for source in map(Path, sources):
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError(f"{path} would overwrite {source}, which is an input: choose another output")

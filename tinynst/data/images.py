@@ -9,16 +9,20 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from ..device import to_numpy
 from ..errors import UserError
-from .files import check_file, written_whole
+from .files import check_file, check_input, written_whole
 
 SAVED = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 READ = (*SAVED, ".gif", ".ppm", ".pgm")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601: how much each of R, G, B counts for brightness
+_GIVEN = os.environ.get("TINYNST_MAX_PIXELS", "")
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 32
+# Decoding takes up to 16 bytes a pixel, and a file of a few kilobytes can declare any number of pixels.
+Image.MAX_IMAGE_PIXELS = int(_GIVEN) if _GIVEN.isdecimal() else min(100_000_000, _MEMORY // 32)
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # Pillow opens others with other programs
 UNREADABLE = {
-    FileNotFoundError: "no such file",
     UnidentifiedImageError: "no image that can be read, an empty file, or one of zero pixels: "
     "use JPEG, PNG, WebP, TIFF, BMP or GIF",
-    Image.DecompressionBombError: "too large: shrink it",
+    Image.DecompressionBombError: "too large: shrink it, or set TINYNST_MAX_PIXELS to its number of pixels",
     MemoryError: "not enough memory for an image of this size: shrink it",
 }
 
@@ -77,15 +81,17 @@ def _read(path, convert, draft_size=None):
     # Pillow's warnings about odd metadata do not help users. Not `catch_warnings`: it swaps a list that all
     # threads share, and photos are loaded on a background thread.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    if isinstance(path, str | os.PathLike):
+        check_input(path, "; expected one image")
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             if draft_size:
                 file.draft(None, draft_size(file.size))
+            if file.width * file.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                raise Image.DecompressionBombError
             return convert(_upright(file))
     except Exception as error:  # Pillow's decoders raise errors of any kind
         reason = next((text for kind, text in UNREADABLE.items() if isinstance(error, kind)), None)
-        if isinstance(path, str | os.PathLike) and os.path.isdir(path):
-            reason = "this is a folder; expected one image"
         said = getattr(error, "strerror", None) or " ".join(f"damaged or cut short: {error}".split())
         raise UserError(f"{path}: {reason or said}") from error
 
@@ -118,14 +124,16 @@ def _to_rgb(image):
 
 def to_array(image):
     """`image`, a path, a Pillow image or an array (NumPy or CuPy), as an (H, W, 3) NumPy array, 0..255;
-    ValueError for an array of another shape."""
+    ValueError for an array of another shape, of no numbers, or of some that are not finite."""
     if isinstance(image, str | os.PathLike):
         return np.asarray(open_rgb(image))
     if isinstance(image, Image.Image):
         return np.asarray(_to_rgb(_upright(image)))
     image = to_numpy(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image has shape {image.shape}; it should be (H, W, 3)")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "biuf":
+        raise ValueError(f"image is {image.dtype} of shape {image.shape}; it should be numbers (H, W, 3)")
+    if not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinity; it should be numbers in 0..255")
     return image
 
 
@@ -153,11 +161,12 @@ def find(paths):
         if not path.is_dir():
             found.add(path)
             continue
-        files = []
-        for parent, folders, names in os.walk(path):
+        files, closed = [], []  # folders that may not be read are reported when they are opened as images
+        for parent, folders, names in os.walk(path, onerror=closed.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(parent, name) for name in names]
         pictures = {f for f in files if f.name.lower().endswith(READ) and not f.name.startswith(".")}
+        pictures |= {Path(error.filename) for error in closed}
         if not pictures:
             what = "holds files but no image" if files else "is an empty folder"
             raise UserError(f"{path} {what}: put images there ({' '.join(READ)})")

@@ -15,19 +15,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from . import images
 from .files import check_file, written_whole
-from .hdf5 import check_header, open_hdf5
+from .hdf5 import open_hdf5
 
 FORMAT, VERSION = "tinynst photos", 1
 EXPECTED = "packed photos; make it with: python -m tinynst.dataset FOLDER OUT.h5"
 ROOM = 16 << 20  # bytes of the disk that packing leaves free
+JPEG = 64 << 20  # bytes: no photo takes more
 
 
 def warn(message):
     """Print "warning: message" on standard error, above a progress bar if there is one."""
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+    tqdm.write(f"warning: {printable(message)}", file=sys.stderr)
 
 
 class Folder:
@@ -70,10 +71,11 @@ class Packed:
     def __init__(self, path):
         self.path = Path(path)
         with open_hdf5(path, EXPECTED) as file:
-            check_header(file, path, FORMAT, VERSION, EXPECTED)
-            self._ends = ends = np.asarray(file["ends"][()])
-            rising = ends.ndim == 1 and len(ends) and np.all(np.diff(ends, prepend=0) > 0)
-            if not rising or ends[-1] != len(file["jpeg"]):
+            file.check_header(FORMAT, VERSION)
+            self._ends = ends = file.array("ends", "whole numbers", ("N",)).astype(np.int64)
+            jpeg, sizes = file.dataset("jpeg", "bytes", ("N",)), np.diff(ends, prepend=0)
+            whole = len(ends) and 0 < sizes.min() and sizes.max() < JPEG and ends[-1] == len(jpeg)
+            if not whole or jpeg.id.get_storage_size() < len(jpeg):
                 raise UserError(f"{path} is damaged, photos are missing; expected {EXPECTED}")
         self._file = h5py.File(path, "r")
 
@@ -85,7 +87,7 @@ class Packed:
         jpeg = slice(self._ends[i - 1] if i else 0, self._ends[i])
         try:
             return np.asarray(images.open_rgb(io.BytesIO(self._file["jpeg"][jpeg].tobytes())))
-        except (UserError, OSError) as error:
+        except Exception as error:  # h5py raises errors of any kind on damaged files
             raise UserError(f"{self.path}: damaged, photo {i} cannot be read; expected {EXPECTED}") from error
 
 

@@ -8,12 +8,11 @@ import json
 import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ..device import to_numpy
 from ..errors import UserError
-from .hdf5 import check_header, create_hdf5, open_hdf5, read_arrays, write_arrays
+from .hdf5 import create_hdf5, open_hdf5, write_arrays
 
 FORMAT, VERSION = "tinynst weights", 1
 COMPRESSED = {"compression": "gzip", "shuffle": True}  # lossless
@@ -21,6 +20,15 @@ COMPRESSED = {"compression": "gzip", "shuffle": True}  # lossless
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "shipped" / "weights"
 SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "weights"  # the latter in a checkout
+
+# What `about` says, as far as it is used (see `Reader.json`)
+_NET = {"norm?": str, "upsample?": str, "width?": int, "padding?": str, "factor?": int, "residual?": bool}
+_OBJECTIVE = {"content_layers?": [str], "content_weights?": [float], "style_layers?": [str]}
+_OBJECTIVE |= {"style_weights?": [float], "tv_weight?": float, "style_size?": int, "style_level?": float}
+_STYLE = {"name": str, "title?": str, "painter?": str, "painting?": str, "thumbnail?": str}
+ABOUT = {"kind": str, "summary?": str, "style_image?": str, "factor?": int, "settings?": _NET | _OBJECTIVE}
+ABOUT |= {"styles?": [_STYLE | {"objective?": _OBJECTIVE}]}
+ANY = "weights of tinynst's, or a VGG-16 file of Keras's"
 
 VGG16_CHANNELS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)  # by block, by layer
 
@@ -67,12 +75,9 @@ def _stored(arrays, half):
 
 def load(path):
     """Read a file that `save` wrote: ({name: float32 array}, about). Raises UserError for any other file."""
-    expected = "weights of a net trained with tinynst (a .h5 file)"
-    with open_hdf5(path, expected) as file:
-        about = _about(file, path)
-        if "arrays" not in file:
-            raise UserError(f"{path} holds {about['kind']} weights; expected {expected}")
-        return {k: array.astype(np.float32) for k, array in read_arrays(file["arrays"]).items()}, about
+    with open_hdf5(path, "weights of a net trained with tinynst (a .h5 file)") as file:
+        about, names = _about(file), file.names("arrays")
+        return {n: file.array(f"arrays/{n}", "weights").astype(np.float32) for n in names}, about
 
 
 def load_net(name_or_path, kind, make, options, later=()):
@@ -83,37 +88,44 @@ def load_net(name_or_path, kind, make, options, later=()):
     """
     path = find(name_or_path, kind)
     arrays, about = load(path)
-    settings = about.get("settings")
-    if not isinstance(settings, dict) or not set(options) <= set(settings):
+    settings = about.get("settings") or {}
+    if not set(options) <= set(settings):
         names = ", ".join(options)
         raise UserError(f"{path} does not record all of its net's settings ({names}): train this net again")
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UserError(f"{path} holds numbers that are not finite: training diverged, or it is damaged")
-    try:
-        net = make(**{name: settings[name] for name in (*options, *later) if name in settings})
+    try:  # without a seed: zeros, which take no memory until the shapes have been compared
+        net = make(**{name: settings[name] for name in (*options, *later) if name in settings}, seed=None)
         net.load(arrays)
-    except (TypeError, ValueError, MemoryError) as error:
+    except (TypeError, ValueError, MemoryError, OverflowError) as error:
         raise UserError(f"{path} does not make a {kind} net: {error}") from error
     return net, about
 
 
 def read_about(path):
     """The description stored with weights: a dict with at least "kind" ("style", "superres", "vgg16")."""
-    with open_hdf5(path, "weights: a .h5 file of tinynst's, or a VGG-16 file of Keras's") as file:
-        return _about(file, path)
+    with open_hdf5(path, ANY) as file:
+        return _about(file)
 
 
-def _about(file, path):
-    if file.attrs.get("format") is None and keras_groups(file):
+def _about(file):
+    if file.attribute("format") is None and _keras_arrays(file):
         return {"kind": "vgg16", "summary": "a VGG-16 file as Keras writes it"}
-    check_header(file, path, FORMAT, VERSION, "weights of tinynst's, or a VGG-16 file of Keras's")
-    return json.loads(file["about"][()])
+    file.check_header(FORMAT, VERSION)
+    return file.json("about", ABOUT)
 
 
 def read_thumbnail(path):
     """The picture stored with weights, (H, W, 3) uint8, or None."""
-    with open_hdf5(path, "weights: a .h5 file") as file:
-        return file["thumbnail"][...] if "thumbnail" in file else None
+    with open_hdf5(path, ANY) as file:
+        return file.array("thumbnail", "bytes", ("H", "W", 3)) if "thumbnail" in file.items else None
+
+
+def read_types(path):
+    """{name: (shape, dtype)} of the arrays in a weights file."""
+    with open_hdf5(path, ANY) as file:
+        keras = _about(file)["kind"] == "vgg16"
+        names = _keras_arrays(file) if keras else {name: f"arrays/{name}" for name in file.names("arrays")}
+        found = {name: file.dataset(stored, "weights") for name, stored in names.items()}
+        return {name: (array.shape, array.dtype) for name, array in found.items()}
 
 
 def shipped(kind="style"):
@@ -130,13 +142,14 @@ def find(name_or_path, kind="style"):
     if path.name == str(name_or_path) and (SHIPPED / f"{path}.h5").is_file():
         path = SHIPPED / f"{path}.h5"
     what = f"{kind} weights" if kind else "weights"
-    advice = f"give the path of a .h5 file or a shipped name ({', '.join(shipped(kind)) or 'none ship'})"
-    if not path.exists():
-        raise UserError(f"there are no {what} called '{name_or_path}': {advice}")
-    found = read_about(path)["kind"]
-    if kind not in (None, found):
-        raise UserError(f"'{name_or_path}' holds {found} weights, not {what}: {advice}")
-    return path
+    problem = f"there are no {what} called '{name_or_path}'"
+    if path.exists():
+        found = read_about(path)["kind"]
+        if kind in (None, found):
+            return path
+        problem = f"'{name_or_path}' holds {found} weights, not {what}"
+    names = ", ".join(shipped(kind)) or "none ship"
+    raise UserError(f"{problem}: give the path of a .h5 file or a shipped name ({names})")
 
 
 def vgg16_shapes():
@@ -156,17 +169,14 @@ def read_vgg16(path=None):
     expected = "a VGG-16 file: our vgg16.h5, or Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     layers = {}
     with open_hdf5(path, expected) as file:
-        groups = keras_groups(file)
-        if "conv3_4" in groups:
+        stored = _keras_arrays(file)
+        if "conv3_4.w" in stored:
             raise UserError(f"{path} is a VGG-19 (it has a conv3_4); expected {expected}")
         for name, shape in vgg16_shapes().items():
-            w, b = kernel_and_bias(groups[name]) if name in groups else (None, None)
-            for part, found, wanted in (("kernel", w, shape), ("bias", b, shape[-1:])):
-                if found is None or found.shape != wanted:
-                    problem = "is missing" if found is None else f"has shape {found.shape}, not {wanted}"
-                    layer = f"{name} ({_keras_name(name)} in Keras's names)"
-                    raise UserError(f"{path}: the {part} of layer {layer} {problem}; expected {expected}")
-            layers[name] = w[...].astype(np.float32), b[...].astype(np.float32)
+            where = f"layer {name} ({_keras_name(name)} in Keras's names)"
+            w = file.array(stored.get(f"{name}.w"), "weights", shape, f"the kernel of {where}")
+            b = file.array(stored.get(f"{name}.b"), "weights", shape[-1:], f"the bias of {where}")
+            layers[name] = w.astype(np.float32), b.astype(np.float32)
     return layers
 
 
@@ -186,32 +196,28 @@ def _keras_name(name):  # conv1_2 is block1_conv2 in Keras
     return f"block{name[4]}_conv{name[6]}"
 
 
-def keras_groups(file):
-    """{"conv1_1": HDF5 group, ...}: the convolutions in a VGG-16 file of any version of Keras.
+def _keras_arrays(file):
+    """{"conv1_1.w": name of the kernel, with four axes, "conv1_1.b": that of the bias, with one, ...} in a
+    VGG-16 file of any version of Keras. Their own names have changed (block1_conv1_W_1:0, kernel:0, vars/0).
 
     Named: /block1_conv1/... (what Keras downloads), or nested, /model_weights/block1_conv1/... (a whole saved
     model). Keras 3 and 2.13, .weights.h5: no names but an order, /layers/conv2d, conv2d_1, ..., conv2d_12
     (keras/src/saving/saving_lib.py, _save_container_state).
     """
-    groups = {}
+    order, found = {f"conv2d_{k}" if k else "conv2d": name for k, name in enumerate(vgg16_shapes())}, {}
 
-    def visit(path, item):
-        named = re.search(r"(?:^|/)block(\d)_conv(\d)$", path)
-        if named and isinstance(item, h5py.Group):  # Keras 2 nests the name: the outer group is visited first
-            groups.setdefault(f"conv{named[1]}_{named[2]}", item)
+    def collect(pattern):
+        for name, item in file.items.items():
+            part = {4: "w", 1: "b"}.get(getattr(item, "ndim", None))
+            match = re.search(pattern, name)
+            if part and match:
+                layer = order.get(match[1]) or "conv{}_{}".format(*match.groups())
+                found.setdefault(f"{layer}.{part}", name)
 
-    file.get("model_weights", file).visititems(visit)  # not the optimizer's arrays, which have the same names
-    numbered = ["conv2d", *(f"conv2d_{k}" for k in range(1, 13))]
+    inside = "^model_weights/(?:.*/)?" if "model_weights" in file.items else "(?:^|/)"  # not the optimizer's
+    collect(rf"{inside}block(\d)_conv(\d)/")
     for parent in ("layers", "_layer_checkpoint_dependencies"):
-        found = file.get(parent, {})
-        if not groups and {n for n in found if re.fullmatch(r"conv2d(_\d+)?", n)} == set(numbered):
-            groups = {name: found[number] for name, number in zip(vgg16_shapes(), numbered, strict=True)}
-    return groups
-
-
-def kernel_and_bias(group):
-    """The datasets with four axes and with one axis inside `group`, or None: their names changed between
-    versions of Keras (block1_conv1_W_1:0, kernel:0, vars/0), their axes did not."""
-    datasets = []
-    group.visititems(lambda _, item: datasets.append(item))  # groups, too, which have no axes
-    return tuple(next((d for d in datasets if getattr(d, "ndim", 0) == axes), None) for axes in (4, 1))
+        numbered = {name for name in file.items if re.fullmatch(rf"{parent}/conv2d(_\d+)?", name)}
+        if not found and numbered == {f"{parent}/{name}" for name in order}:
+            collect(rf"^{parent}/(conv2d(?:_\d+)?)/")
+    return dict(sorted(found.items()))

@@ -51,8 +51,8 @@ class StyleNet(TransformNet):
             if not isinstance(row, int | np.integer) or not 0 <= row < len(mix):
                 known = ", ".join(self.styles) or "none: it has one style only"
                 raise ValueError(f"the net has no style {name!r}; choose from {known}")
-            if not 0 <= share < float("inf"):
-                raise ValueError(f"the share of {name} is {share}; it should be at least 0")
+            if not 0 <= share < 1e9:
+                raise ValueError(f"the share of {name} is {share}; it should be at least 0 and below 1e9")
             mix[row] += share
         if not mix.sum() > 0:
             raise ValueError("the shares of all styles are zero; at least one should be above zero")

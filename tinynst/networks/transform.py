@@ -38,7 +38,7 @@ class Blocks:
     def __init__(self, norm, upsample, padding, styles, seed, xp, dtype):
         self.norm_kind, self.upsample, self.padding, self.styles = norm, upsample, padding, styles
         self.kind = {"xp": xp, "dtype": dtype}
-        self.random = {"rng": np.random.default_rng(seed), **self.kind}
+        self.random = {"rng": None if seed is None else np.random.default_rng(seed), **self.kind}
 
     def conv(self, name, inputs, outputs, kernel, stride=1, padded=True, bias=False):
         pad, bias = kernel // 2 if padded else 0, bias or self.norm_kind == "none"

@@ -11,13 +11,14 @@ from .. import device
 from ..data import images
 from ..data.files import check_file, check_folder
 from ..data.photos import warn
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..settings import Settings, option
 
 FORMATS = (
     "JPEG, PNG, WebP, TIFF and BMP keep their format, all others become PNG; results have 8 bits a channel. "
     "Inputs are never overwritten, older results are. An image that cannot be read is reported and passed "
-    "over; the exit status is then 1."
+    "over; the exit status is then 1. Images of more than 100 million pixels (less on a machine with little "
+    "memory) are refused: set TINYNST_MAX_PIXELS in the environment to allow more."
 )
 OUT = "one image: a file or a folder (it exists, ends in / or has no suffix); several: a folder"
 
@@ -54,14 +55,19 @@ def plan(inputs, out):
         target = path / name if to_folder else path
         place = os.path.normcase(target.parent.resolve() / target.name)
         first, _ = jobs.setdefault(place, (source, target))  # an image given twice is one job
-        if not os.path.samefile(first, source):
+        if first != source and _identity(first) != _identity(source):
             raise UserError(f"{first} and {source} would both become {target}: use two runs, with two -o")
-    sources = {source.stat()[1:3]: source for source, _ in jobs.values()}  # by inode and device: links, too
+    sources = {_identity(source): source for source, _ in jobs.values()}
     for _, target in jobs.values():
         check_folder(target.parent)
-        clash = sources.get(target.stat()[1:3]) if target.exists() else None
+        clash = sources.get(_identity(target)) if target.exists() else None
         check_file(target, images.SAVED, [clash] if clash else [])
     return list(jobs.values())
+
+
+def _identity(path):
+    """The inode and device of a file, the same for all links to it; of a link to nothing, its path."""
+    return path.stat()[1:3] if path.exists() else path
 
 
 def _photos_below(folder, out):
@@ -94,7 +100,7 @@ def work(jobs, make, doing, done, out):
     if len(jobs) == 1:
         [(source, target)] = jobs
         height, width = make(source, target)
-        print(f"wrote {target}, {width}x{height}", flush=True)
+        print(printable(f"wrote {target}, {width}x{height}"), flush=True)
         return 0
     failed = 0
     progress = tqdm(jobs, doing, unit=" images", disable=None)  # None: only on a terminal
@@ -106,9 +112,9 @@ def work(jobs, make, doing, done, out):
             warn(str(error))
         else:
             if progress.disable:
-                print(f"{source} -> {target}", flush=True)
+                print(printable(f"{source} -> {target}"), flush=True)
     if failed == len(jobs):
         raise UserError(f"none of the {failed} images could be {done} (see the warnings above)")
     left_out = f", {failed} could not be (see the warnings above)" if failed else ""
-    print(f"{len(jobs) - failed} images {done}{left_out}; results are in {out}", flush=True)
+    print(printable(f"{len(jobs) - failed} images {done}{left_out}; results are in {out}"), flush=True)
     return 1 if failed else 0

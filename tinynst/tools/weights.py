@@ -1,14 +1,14 @@
 """The command `tinynst weights`: list, show, convert and blend weights, and extract one style of many."""
 
 import hashlib
+import math
 from pathlib import Path
 
 from ..cli import Parser
 from ..data import images, weights
 from ..data.files import check_file
-from ..data.hdf5 import open_hdf5
 from ..data.styles import extract
-from ..errors import UserError
+from ..errors import UserError, printable
 
 
 def convert(source, target, half=False):
@@ -70,7 +70,7 @@ def _list():
     for name in weights.shipped(None):
         path = weights.SHIPPED / f"{name}.h5"
         about = weights.read_about(path)
-        print(f"{name:20} {about['kind']:9} {_megabytes(path):>8}  {_summary(about)}")
+        print(printable(f"{name:20} {about['kind']:9} {_megabytes(path):>8}  {_summary(about)}"))
 
 
 def _show(name_or_path, thumbnail):
@@ -83,14 +83,10 @@ def _show(name_or_path, thumbnail):
         images.save(check_file(thumbnail, (".png", ".jpg", ".jpeg")), picture)
         print(f"wrote {thumbnail}")
     facts = {"file": path, **weights.read_about(path), "file size": _megabytes(path)}
-    with open_hdf5(path, "weights: a .h5 file") as file:
-        arrays = dict(file.get("arrays", {}))
-        for name, group in sorted(weights.keras_groups(file).items()):
-            arrays |= zip((f"{name}.w", f"{name}.b"), weights.kernel_and_bias(group), strict=True)
-        found = {name: array for name, array in arrays.items() if array is not None}
-        facts["picture"] = "none" if picture is None else "{1} x {0} pixels".format(*picture.shape)
-        facts["parameters"] = f"{sum(array.size for array in found.values()):,}"
-        facts["arrays"] = {k: f"{' x '.join(map(str, each.shape))} {each.dtype}" for k, each in found.items()}
+    found = weights.read_types(path)
+    facts["picture"] = "none" if picture is None else "{1} x {0} pixels".format(*picture.shape)
+    facts["parameters"] = f"{sum(math.prod(shape) for shape, _ in found.values()):,}"
+    facts["arrays"] = {k: f"{' x '.join(map(str, shape))} {dtype}" for k, (shape, dtype) in found.items()}
     _print_facts(facts)
 
 
@@ -100,10 +96,10 @@ def _print_facts(facts, indent=""):
             value = ", ".join(map(str, value))
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, dict):
-                print(f"{indent}{key}:")
+                print(f"{indent}{printable(key)}:")
                 _print_facts(each, indent + "  ")
             elif key != "thumbnail":
-                print(f"{indent}{key}: {each}")
+                print(indent + printable(f"{key}: {each}"))
 
 
 def main(arguments=None):
@@ -136,4 +132,4 @@ def main(arguments=None):
     run = {"list": _list, "show": _show, "convert": convert, "blend": blend, "extract": extract}
     run[s.pop("action")](**s)
     if "target" in s:
-        print(f"wrote {s['target']}, {_megabytes(s['target'])}")
+        print(printable(f"wrote {s['target']}, {_megabytes(s['target'])}"))

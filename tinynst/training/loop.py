@@ -15,12 +15,15 @@ from tqdm.notebook import tqdm_notebook
 
 from ..data import checkpoint, images
 from ..data.files import only_run, written_whole
+from ..data.photos import warn
 from ..device import floats
 from ..errors import UserError
 
 with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
+
+UNFIT = (KeyError, IndexError, ValueError, TypeError, AttributeError, csv.Error)  # of a damaged checkpoint
 
 
 class Loop:
@@ -37,7 +40,7 @@ class Loop:
     def __init__(self, settings):
         self.settings, self.out = settings, Path(settings.out)
         self.iteration, self.iterations, self.every = 0, settings.iterations, settings.every
-        self.losses, self._stop = [], False
+        self.losses, self._stop, self.lost = [], False, False
         self.read_every, self._unread = (
             1,
             [],
@@ -46,6 +49,11 @@ class Loop:
     @property
     def finished(self):
         return self.iteration >= self.iterations
+
+    @property
+    def status(self):
+        """The exit status of the command: 1 if the folder was removed on the way."""
+        return (1 if self.lost else 0) if self.finished else 130
 
     def batches(self):
         """A context manager that iterates over the batches from `iteration` on."""
@@ -61,6 +69,8 @@ class Loop:
             with only_run(self.out), self.batches() as batches, np.errstate(all="ignore"):
                 self._run(batches)
                 self.save()
+                if not self._log([]):
+                    self.save()
         except BlockingIOError:
             raise UserError(f"another run uses {self.out}: wait for it, or choose another --out") from None
         finally:
@@ -68,9 +78,7 @@ class Loop:
                 signal.signal(each, handler)
 
     def _run(self, batches):
-        path = self.out / "losses.csv"
-        with written_whole(path) as temporary:
-            _append(temporary, self.losses)
+        self._write_losses()
         with _progress(self.iteration, self.iterations) as progress:
             while not self.finished and not self._stop:
                 terms = self.iterate(next(batches))
@@ -78,12 +86,12 @@ class Loop:
                 self._unread.append((self.iteration, terms))
                 due = self.iteration % self.every == 0
                 if due or len(self._unread) >= self.read_every:
-                    self._read_losses(path, progress)
+                    self._read_losses(progress)
                 if due and not self.finished:
                     self.save()
-            self._read_losses(path, progress)
+            self._read_losses(progress)
 
-    def _read_losses(self, path, progress):
+    def _read_losses(self, progress):
         """Move the losses of the iterations since the last call to `losses` and to losses.csv."""
         unread, self._unread = self._unread, []
         values = floats({(k, name): number for k, terms in unread for name, number in terms.items()})
@@ -91,13 +99,28 @@ class Loop:
             terms = {name: values[iteration, name] for name in terms}
             self.check(terms, iteration)
             self.losses.append({"iteration": iteration, **terms})
-            _append(path, self.losses[-1:])
+            self._log(self.losses[-1:])
             text = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
             progress.set_postfix_str(text, refresh=False)
             progress.update()
 
     def check(self, terms, iteration):
         pass
+
+    def _write_losses(self):
+        with written_whole(self.out / "losses.csv") as temporary:
+            _append(temporary, self.losses)
+
+    def _log(self, rows):
+        """Append to losses.csv. If somebody has removed the folder, write all losses again, return False."""
+        kept = (self.out / "losses.csv").exists()
+        if kept:
+            _append(self.out / "losses.csv", rows)
+        else:
+            self.lost = True
+            warn(f"{self.out} was removed during the run: what had been saved there is gone")
+            self._write_losses()
+        return kept
 
     def _ask_to_stop(self, signum, frame):
         if self._stop:
@@ -123,10 +146,10 @@ class Loop:
         """Continue from what `checkpoint.load` returned."""
         try:
             self.restore(arrays, state)
-        except (KeyError, ValueError) as error:
-            raise UserError(f"the checkpoint in {self.out} does not fit these settings: {error}") from None
-        self.iteration = state["iteration"]
-        self.losses = _read(self.out / "losses.csv", self.iteration)
+            self.iteration = state["iteration"]
+            self.losses = _read(self.out / "losses.csv", self.iteration)
+        except UNFIT as error:
+            raise UserError(f"the checkpoint in {self.out} does not fit these settings: {error}") from error
 
     def diverged(self, what, iteration=None):
         """The UserError for numbers that are not finite, in this iteration unless another is given."""
@@ -165,7 +188,7 @@ def _append(path, rows):
 
 def _read(path, iteration):
     """The rows of losses.csv up to `iteration`; a killed run can leave later ones, the last cut short."""
-    if not path.exists():
+    if not path.is_file():
         return []
     with open(path, newline="") as file:
         rows = [row for row in itertools.islice(csv.DictReader(file), iteration) if None not in row.values()]

@@ -13,6 +13,7 @@ from ..data.styles import layer_weights
 from ..errors import UserError
 from ..networks.vgg import STYLE_LAYERS
 from ..settings import Settings, flag, option
+from .loop import UNFIT
 
 SMALLEST = 16  # pixels of a painting's shorter side, as it is used
 
@@ -119,7 +120,12 @@ def carry_out(task_class, settings):
     s, arrays, state = begin(settings)
     xp = device.select(s.device)
     with _own_functions(s.ops, xp) as own:
-        task = task_class(s, xp, arrays, state)
+        try:
+            task = task_class(s, xp, arrays, state)
+        except UNFIT as error:
+            if not arrays:
+                raise
+            raise UserError(f"the checkpoint in {s.out} is damaged: {error!r}") from error
         task.own = own
         return _carry_out(task, arrays, state)
 

@@ -45,7 +45,7 @@ class StyleSettings(LossSettings, TrainingSettings):
     style_level: float = option(0.0, "scale the style weights: plain photos get this style loss", least=0)
     norm: str = option("instance", "normalisation in the net", choices=tuple(NORMS))
     upsample: str = option("transpose", "how the net enlarges", choices=STYLE_UPSAMPLINGS)
-    width: int = option(32, "filters of the first layer (the paper's: 32)", least=1)
+    width: int = option(32, "filters of the first layer (the paper's: 32)", least=1, most=4096)
     padding: str = option("outer", "reflect 40 pixels before the net, or at each layer", choices=PADDINGS)
     lr_last: float = option(1.0, "factor on the last layer's rate: try 0.1 for a new net at batch 1", least=0)
 

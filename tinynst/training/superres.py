@@ -30,7 +30,9 @@ class SuperResSettings(TrainingSettings):
     factor: int = option(4, "how many times larger the result is on each side", choices=FACTORS)
     loss: str = option("feature", "compare VGG's features, or pixels", choices=("feature", "pixel"))
     iterations: int = option(200000, "training steps", least=1)
-    image_size: int = option(288, "side of the square crops, in pixels: a multiple of the factor", least=32)
+    image_size: int = option(
+        288, "side of the square crops, in pixels: a multiple of the factor", least=32, most=16384
+    )
     degradation: str = option("paper", "how to shrink; paper: blurred before", choices=DEGRADATIONS)
     feature_layers: list[str] | None = option(None, "for --loss feature (default: relu2_2)", metavar="LAYER")
     pixel_weight: float | None = option(
@@ -40,7 +42,7 @@ class SuperResSettings(TrainingSettings):
     norm: str = option("batch", "normalisation in the net", choices=SUPERRES_NORMS)
     upsample: str = option("transpose", "how the net enlarges", choices=UPSAMPLINGS)
     residual: bool = option(False, "the net learns what to add to the bicubic enlargement")
-    width: int = option(64, "filters of each layer", least=1)
+    width: int = option(64, "filters of each layer", least=1, most=4096)
 
     command, test_photos = "tinynst train_superres", ("chelsea.jpg", "brandenburg_gate.jpg", "coffee.jpg")
 

@@ -25,8 +25,8 @@ class TrainingSettings(RunSettings):
     content: str | None = option(None, "photos (default: 80 that ship)", metavar="FOLDER|FILE.h5")
     samples: list[str] | None = option(None, "test photos (default: three that ship)", metavar="IMAGE")
     init: str | None = option(None, "weights to start from; none: random ones", metavar="NAME|FILE.h5|none")
-    batch: int = option(4, "photos per step", least=1)
-    image_size: int = option(256, "side of the square crops, in pixels", least=32)
+    batch: int = option(4, "photos per step", least=1, most=4096)
+    image_size: int = option(256, "side of the square crops, in pixels", least=32, most=16384)
     tv_weight: float = option(0.0, "weight of the total variation: more is smoother", least=0)
     lr: float = option(1e-3, "Adam's learning rate", least=0)
     lr_rise: int = option(0, "let it rise from zero over the first N steps", least=0)
@@ -83,6 +83,11 @@ class TrainingTask(Loop):
         super().__init__(settings)
         self.xp, self.read_every = xp, 1 if xp is np else READ_EVERY
         self.dataset = photos.open_dataset(settings.content, side=2 * settings.image_size)
+
+    @property
+    def status(self):
+        """1 as well if photos could not be read and were left out."""
+        return super().status or min(1, self.dataset.skipped)
 
     def learn(self, net, rates=None):
         """Let Adam update `net`. rates: {parameter: factor on its learning rate}, where it is not 1."""
