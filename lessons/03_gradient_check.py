@@ -23,7 +23,7 @@ from tinynst import gradcheck, ops
 #
 # **Predict before you run:** how small should $h$ be? As small as possible?
 
-# %%
+# %% tags=["cover"]
 f, derivative = np.sin, np.cos
 x = 1.0
 steps = 10.0 ** np.arange(-15, 1)

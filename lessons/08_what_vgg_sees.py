@@ -185,7 +185,7 @@ for name in ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"):
 # A feature map has two dimensions, so we can look at it. Here are the six channels with the most
 # contrast, at four depths.
 
-# %%
+# %% tags=["cover"]
 figure, grid = plt.subplots(4, 6, figsize=(8, 5.6), layout="constrained")
 for row, name in zip(grid, ("relu1_2", "relu2_2", "relu3_3", "relu5_1"), strict=True):
     features = seen[name][0]

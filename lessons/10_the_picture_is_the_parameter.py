@@ -10,7 +10,7 @@
 # In 2015, Gatys, Ecker and Bethge had this idea: take the two losses, and let the *picture itself* be what is
 # learnt. Here it is at work. The photo turns into the painting, frame by frame.
 
-# %%
+# %% tags=["cover"]
 import time
 
 import matplotlib.pyplot as plt

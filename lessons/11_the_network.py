@@ -263,7 +263,7 @@ print(f"measured: rows {rows[0]} to {rows[-1]}, {len(rows)} rows")
 # **Predict before you run:** instance norm takes the mean of *all* pixels of a channel. What does one
 # pixel see now?
 
-# %%
+# %% tags=["cover"]
 normed = seen_by(layers.Sequential(small.layers.layers))
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for axis, slopes, title in ((axes[0], plain, "without norms"), (axes[1], normed, "with instance norm")):

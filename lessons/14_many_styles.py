@@ -33,7 +33,7 @@ castle = images.load(PHOTOS / "neuschwanstein.jpg", size=96)[:, :96]
 # 21 painters who never lived. All 25 pictures come from *one* network, and nobody trained it for those in
 # between.
 
-# %%
+# %% tags=["cover"]
 corners = ("starry_night", "the_scream", "great_wave", "mondrian_1913")
 
 

@@ -38,7 +38,7 @@ from tinynst.tools import metrics
 #
 # $$w_\text{feature} = w_\text{pixel} + \frac{w_\text{blend} - w_\text{pixel}}{0.6}$$
 
-# %%
+# %% tags=["cover"]
 nets = {"pixel": load_superres("superres_x4_pixel")[0], "blend": load_superres("superres_x4_feature")[0]}
 nets["feature"] = load_superres("superres_x4_feature")[0]
 pixel, blend = nets["pixel"].parameters(), nets["blend"].parameters()

@@ -526,7 +526,7 @@ race("library, one core", lambda x, w: ops.conv2d(x, w)[0])
 # %% [markdown]
 # ## From naive to fast
 
-# %%
+# %% tags=["cover"]
 figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
 bars = axes.barh(list(results), list(results.values()), color=["C3"] + ["C0"] * (len(results) - 1))
 labels = [f"{1000 * t:,.1f} ms" if t < 1 else f"{t:,.0f} s" for t in results.values()]

@@ -24,6 +24,7 @@ def test_the_notebook_is_its_sources_and_has_outputs(source):
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     assert build.cells(notebook) == build.cells(build.read_source(source))
     assert sum(bool(cell.outputs) for cell in notebook.cells if cell.cell_type == "code") >= 5
+    assert (LESSONS / "covers" / f"{source.stem}.jpg").is_file() and max(build.cover(notebook).size) > 140
     errors = [
         o
         for cell in notebook.cells

@@ -134,7 +134,7 @@ MISTAKES = {
         (f"{GATYS} --lr nan", "--lr is nan"),
         (f"{GATYS} --style-scale 0.1", "give a larger --style-size (optimize: --style-scale or --size)"),
         (f"{GATYS} --style thin.png", "thin.png would be used at 7x48 pixels: give a larger --style-size"),
-        (f"{GATYS} --resume", "checkpoint.h5 does not exist"),
+        (f"{GATYS} --resume", "checkpoint.h5: no such file"),
         # found at the first evaluations
         (f"{GATYS} --style-weights 1e38", "stopped at iteration 1: L-BFGS needs a finite value"),
         (f"{GATYS} --optimizer adam --lr 1e30 --every 50", "or a lower rate (--lr 2.5e+29)"),
