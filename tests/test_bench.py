@@ -52,6 +52,8 @@ def counted(what):
         {"what": what, "size": 256, "batch": 1, "width": 32, "device": "cpu", "layers": True}
     )
     side.time()
+    for holder, method, function in side.watched:  # a worker's process ends, this one goes on
+        setattr(holder, method, function)
     assert flops == sum(sum(part["flops"]) for part in side.parts.values())
     return side.parts, flops
 
