@@ -368,7 +368,7 @@ print(try_check(my_check))
 # - A random `dy` makes a number out of an array, and sees mistakes that ones do not.
 # - Different sizes for all axes, more than one image, both signs, and no true gradient that is zero.
 #
-# **In the library:** `gradcheck/compare.py` measures, `gradcheck/slips.py` looks for the mistake; `tinynst
+# **In the library:** `gradcheck/measure.py` measures, `gradcheck/slips.py` looks for the mistake; `tinynst
 # gradcheck` checks every operation, and `tinynst gradcheck FILE.py` checks yours.
 #
 # **Next:** what the network should be good at: losses.

@@ -320,10 +320,10 @@ for k in np.argsort(without_self.min(axis=1)):
 print(f"to the identity row: {apart[-1, :paintings].min():.1f} to {apart[-1, :paintings].max():.1f}")
 
 # %% [markdown]
-# The row nearest to *The Great Wave* is that of Hokusai's other picture, and each of the three Van Goghs has
-# another Van Gogh for its neighbour. It works like the map that a streaming service makes of its songs: what
-# needs similar numbers ends up close together. But do not read too much into it. Most rows are about equally
-# far from each other, in as many directions as there are paintings.
+# The row nearest to *The Great Wave* is that of Hokusai's other picture. Two of the three Van Goghs have
+# another Van Gogh for their neighbour, and the third misses it by 0.1. It works like the map that a
+# streaming service makes of its songs: what needs similar numbers ends up close together. But do not read too
+# much into it. Most rows are about equally far from each other, in as many directions as there are paintings.
 #
 # The identity row is far from all of them. What does it do? A residual block (lesson 11) adds its branch to
 # what passes by on the shortcut. Compare how large the two are:
@@ -605,10 +605,10 @@ show(row_only=pictures["after 60 steps"], everything=pictures_all["after 60 step
 # ```
 #
 # Both start from the gallery, and both look for the nearest row first. The first is 800 steps with the 80
-# photos that ship. With `road_to_tarascon.jpg` it took 11 minutes and 24 seconds on two cores with other work
-# beside it. The result has an objective of 214 thousand on four held-out photos (the photos themselves: 1,612
-# thousand). L-BFGS, from noise, needs 24.5 evaluations to come as low (23 to 27 by photo; lesson 10). How far
-# `--learn rows` gets in that time has not been measured.
+# photos that ship. With `road_to_tarascon.jpg` it took 17 minutes and 43 seconds on one core. The result has
+# an objective of 190 thousand on four held-out photos (the photos themselves: 1,644 thousand). L-BFGS, from
+# noise, needs 26.5 evaluations to come as low (25 to 30 by photo; lesson 10). How far `--learn rows` gets in
+# that time has not been measured.
 #
 # ## Many at once
 #

@@ -707,11 +707,12 @@ print(try_conv(my_conv))
 # - **Threads**: nobody waits for Python's lock. But photos must first be copied to the GPU's memory, and
 #   results back.
 #
-# With CuPy, `tinynst` runs the same Python on a GPU. One block is then the whole batch, since there each
-# call costs more and memory is faster. A training step is 2,080 array operations (counted on the tests'
+# CuPy could run the same Python on a GPU. One block would then be the whole batch, since there each call
+# costs more and memory is faster. A training step would be 2,080 array operations (counted on the tests'
 # stand-in for CuPy: 750 in Winograd's convolutions, 900 in the norms, which join their sums in float64).
 # Adam parameter by parameter, and what in the norms and at the images' edges only blocks need, were 1,100
-# more. The kernels in `ops/fast/cuda` go one step further and are written for the GPU itself.
+# more. The kernels in `ops/fast/cuda` are written for the GPU itself, one or two for each operation: a
+# training step is 275 launches. (Counted with CuPy on an emulated GPU. No real one has run them yet.)
 
 # %% [markdown]
 # ## Do it large

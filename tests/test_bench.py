@@ -87,7 +87,7 @@ def test_flops_of_the_net_and_of_a_step():
     assert bench_sides.Ours().start(BACKWARD)[1] == 1_474_560
 
 
-def test_a_training_step_on_a_gpu_is_about_two_thousand_launches(strict):
+def test_a_training_step_without_kernels_is_about_two_thousand_launches(strict):
     """As many for a small step as for a large one, except at sides that are no multiple of 4, whose last
     tiles take one more copy. Each costs the GPU a few microseconds, whatever its size."""
     counts = []

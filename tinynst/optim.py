@@ -27,7 +27,7 @@ class Adam:
             raise ValueError(f"Adam needs lr >= 0, eps > 0 and betas in [0, 1), not {given}")
         self.parameters, self.lr, self.betas, self.eps, self.t = dict(parameters), lr, betas, eps, 0
         self.rates = {}
-        flat = _flat(self.parameters)  # one vector: a dozen launches on a GPU, not a dozen per parameter
+        flat = _flat(self.parameters)  # one vector, which the cores share in equal blocks
         self._m, self._v = (array_module(flat).zeros_like(flat) for _ in "mv")
         self.m, self.v = _parts(self._m, self.parameters), _parts(self._v, self.parameters)
 
